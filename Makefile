@@ -1,0 +1,28 @@
+.DEFAULT_GOAL := help
+SHELL := bash
+PYTHON := .venv/bin/python
+SOURCES := pipeline components transform trainer schemas tests setup.py
+
+.PHONY: help setup run test lint lock
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## make .venv from the lock file of the stack that fits this machine
+	@requirements/setup.sh
+
+run: setup ## run the whole pipeline on MovieLens-100K
+	@.venv/bin/ctr data movielens
+	@.venv/bin/ctr run
+
+test: setup ## run the tests
+	@$(PYTHON) -m pytest
+
+lint: setup ## ruff, mypy, import-linter
+	@.venv/bin/ruff check $(SOURCES)
+	@.venv/bin/ruff format --check $(SOURCES)
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+lock: ## resolve both lock files anew
+	@requirements/setup.sh lock

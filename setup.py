@@ -1,0 +1,42 @@
+"""Package metadata. Exact versions are in requirements/*.lock, one file for each supported stack."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="tfx-deepfm",
+    version="0.1.0",
+    description="A TFX production pipeline for DeepFM click-through-rate models",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(
+        include=["pipeline*", "components*", "transform*", "trainer*", "schemas*"]
+    ),
+    package_data={"pipeline": ["configs/*.yaml"], "schemas": ["*.pbtxt"]},
+    install_requires=[
+        "tfx>=1.16,<1.22",
+        # TFX 1.16, the newest for Python 3.10 on glibc < 2.39, admits newer releases of these two and breaks on them:
+        # Beam 2.74 imports a `dill` that it does not install, setuptools 81 has no pkg_resources.
+        "apache-beam==2.61.0; python_version < '3.11'",
+        "setuptools<81; python_version < '3.11'",
+        "click>=8.1",
+        "pyarrow>=10",
+        "pydantic>=2.5",
+        "pyyaml>=6",
+        "rich>=13",
+    ],
+    extras_require={
+        "kubeflow": ["tfx[kfp]"],
+        "dev": [
+            "hypothesis",
+            "import-linter",
+            "mypy",
+            "pytest",
+            "ruff",
+            "types-protobuf",
+            "types-PyYAML",
+        ],
+    },
+    entry_points={"console_scripts": ["ctr = pipeline.cli:main"]},
+)
