@@ -10,9 +10,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=find_packages(
-        include=["pipeline*", "components*", "transform*", "trainer*", "schemas*"]
-    ),
+    packages=find_packages(include=["pipeline*", "components*", "transform*", "trainer*", "schemas*"]),
     package_data={"pipeline": ["configs/*.yaml"], "schemas": ["*.pbtxt"]},
     install_requires=[
         "tfx>=1.16,<1.22",

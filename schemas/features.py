@@ -1,0 +1,294 @@
+"""The one definition of a data set: which columns an impression has, and what the model makes of each.
+
+Everything else is derived from a `FeatureSpec`: the TFMD schema, the transformation, the layout of the embedding table,
+the label and the slices of the evaluation, the serving signature. Field order is the order of `FeatureSpec.features`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import math
+from typing import Literal, TypeAlias, get_args
+
+IdType = Literal["int64", "string"]
+NumberType = Literal["int64", "float32"]
+Pooling = Literal["sum", "mean", "sqrtn"]
+Normalization = Literal["z_score", "log1p_z_score", "quantile_buckets"]
+
+# The features that Transform writes and the Trainer reads, one vector each: what parsing costs is a feature's, not a
+# value's.
+IDS = "ids"  # int64 [num_positions]: bucket + 1; 0 where there is no id
+NUMBERS = "numbers"  # float32 [num_numbers]: normalized; 0 where missing
+LABEL = "label"  # float32 []
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class IdFeature:
+    """One categorical id, hashed to a bucket.
+
+    Attributes:
+        name: The column in the log.
+        num_buckets: Number of hash buckets, the rows that the id takes in the embedding table.
+        dtype: Type of the raw id.
+        table: Name of the embedding table. Features that name the same one share its rows; by default one's own.
+        domain: The values that a string id may take; any value where empty. The schema gate stops others.
+        min_presence: Share of the impressions that must have the id, in [0, 1].
+    """
+
+    name: str
+    num_buckets: int
+    dtype: IdType = "int64"
+    table: str = ""
+    domain: tuple[str, ...] = ()
+    min_presence: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_raw(self.name, self.dtype, IdType, self.min_presence)
+        _require(self.num_buckets > 0, f"{self.name}: num_buckets is {self.num_buckets}, must be positive")
+        _require(
+            not self.domain or self.dtype == "string",
+            f"{self.name}: a domain needs dtype string, not {self.dtype}",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class IdSequence:
+    """A list of ids, oldest first: its most recent `max_length` ids are used, pooled for the deep tower.
+
+    Attributes:
+        name: The column in the log.
+        num_buckets: Number of hash buckets.
+        max_length: How many of the most recent ids are kept.
+        pooling: How a sequence's vectors become one: their sum, mean, or sum / sqrt(count).
+        dtype: Type of the raw ids.
+        table: As in `IdFeature`.
+        domain: As in `IdFeature`.
+        min_presence: Share of the impressions that must have at least one id, in [0, 1].
+    """
+
+    name: str
+    num_buckets: int
+    max_length: int
+    pooling: Pooling = "mean"
+    dtype: IdType = "int64"
+    table: str = ""
+    domain: tuple[str, ...] = ()
+    min_presence: float = 0.0
+
+    def __post_init__(self) -> None:
+        IdFeature.__post_init__(self)  # type: ignore[arg-type]
+        _require(self.max_length > 0, f"{self.name}: max_length is {self.max_length}, must be positive")
+        _require_one_of(self.name, "pooling", self.pooling, Pooling)
+
+
+@dataclasses.dataclass(frozen=True)
+class NumericFeature:
+    """A number, normalized or turned into the id of its quantile bucket.
+
+    `z_score` is (x - mean) / standard deviation; `log1p_z_score` that of sign(x) * log(1 + |x|). Both are inputs of the
+    linear term and the deep tower. `quantile_buckets` makes the number an id field with an embedding per bucket.
+
+    Attributes:
+        name: The column in the log.
+        normalization: See above. Statistics are those of the training split.
+        dtype: Type of the raw number.
+        num_buckets: Number of quantile buckets, for `quantile_buckets` only.
+        minimum: Least value that the schema gate lets through.
+        maximum: Greatest value that the schema gate lets through.
+        min_presence: Share of the impressions that must have the number, in [0, 1].
+    """
+
+    name: str
+    normalization: Normalization = "z_score"
+    dtype: NumberType = "float32"
+    num_buckets: int = 0
+    minimum: float = -math.inf
+    maximum: float = math.inf
+    min_presence: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_raw(self.name, self.dtype, NumberType, self.min_presence)
+        _require_one_of(self.name, "normalization", self.normalization, Normalization)
+        if self.normalization == "quantile_buckets":
+            _require(self.num_buckets > 1, f"{self.name}: num_buckets is {self.num_buckets}, must be at least 2")
+        else:
+            _require(
+                self.num_buckets == 0,
+                f"{self.name}: num_buckets goes with normalization quantile_buckets, not {self.normalization}",
+            )
+        _require(
+            self.minimum <= self.maximum,
+            f"{self.name}: minimum {self.minimum} is above maximum {self.maximum}",
+        )
+
+
+Feature: TypeAlias = IdFeature | IdSequence | NumericFeature
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """The click: an int64 column of 0 and 1.
+
+    Attributes:
+        name: The column in the log.
+    """
+
+    name: str = "label"
+
+
+@dataclasses.dataclass(frozen=True)
+class IdField:
+    """Where one id field stands: in the packed `ids` vector, and in the one embedding table.
+
+    Attributes:
+        name: The feature's name.
+        start: Its first position in `ids`.
+        max_length: Its number of positions in `ids`.
+        pooling: How its positions become one vector.
+        row_offset: Added to a position's value (bucket + 1) to give the table's row; row 0 is nobody's.
+        num_buckets: Number of rows of its table.
+    """
+
+    name: str
+    start: int
+    max_length: int
+    pooling: Pooling
+    row_offset: int
+    num_buckets: int
+
+    @property
+    def positions(self) -> slice:
+        """The field's positions in the packed `ids` vector."""
+        return slice(self.start, self.start + self.max_length)
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSpec:
+    """One data set.
+
+    Attributes:
+        name: Name of the data set; its schema is `schemas/<name>.pbtxt`.
+        features: The model's features, in field order.
+        label: The click.
+        group_key: The id feature by which ranking metrics group impressions (a user or a request), if any.
+        timestamp: An int64 column with seconds since 1970-01-01 UTC, if the log has one. Not an input of the model.
+    """
+
+    name: str
+    features: tuple[Feature, ...]
+    label: Label = Label()
+    group_key: str | None = None
+    timestamp: str | None = None
+
+    def __post_init__(self) -> None:
+        columns = [*(feature.name for feature in self.features), self.label.name]
+        columns += [self.timestamp] if self.timestamp else []
+        for column in columns:
+            _require(columns.count(column) == 1, f"{self.name}: column {column} is named more than once")
+        _require(bool(self.features), f"{self.name}: a spec needs at least one feature")
+        ids = {feature.name for feature in self.features if isinstance(feature, IdFeature)}
+        _require(
+            self.group_key is None or self.group_key in ids,
+            f"{self.name}: group_key {self.group_key} is not one of its id features",
+        )
+        shared: dict[str, tuple[str, int, str]] = {}
+        for feature in self.features:
+            table = _table(feature)
+            if table is None:
+                continue
+            name, num_buckets, dtype = shared.setdefault(table, (feature.name, feature.num_buckets, feature.dtype))
+            _require(
+                (num_buckets, dtype) == (feature.num_buckets, feature.dtype),
+                f"{feature.name} and {name} share table {table} but differ: num_buckets "
+                f"{feature.num_buckets} and {num_buckets}, dtype {feature.dtype} and {dtype}",
+            )
+
+    @functools.cached_property
+    def id_fields(self) -> tuple[IdField, ...]:
+        """The id fields, in field order, with their places in `ids` and in the embedding table."""
+        fields, start, next_offset = [], 0, 0
+        offsets: dict[str, int] = {}
+        for feature in self.features:
+            table = _table(feature)
+            if table is None:
+                continue
+            if table not in offsets:
+                offsets[table] = next_offset
+                next_offset += feature.num_buckets
+            is_sequence = isinstance(feature, IdSequence)
+            field = IdField(
+                name=feature.name,
+                start=start,
+                max_length=feature.max_length if is_sequence else 1,
+                pooling=feature.pooling if is_sequence else "sum",
+                row_offset=offsets[table],
+                num_buckets=feature.num_buckets,
+            )
+            fields.append(field)
+            start += field.max_length
+        return tuple(fields)
+
+    @property
+    def num_positions(self) -> int:
+        """Length of the packed `ids` vector."""
+        return sum(field.max_length for field in self.id_fields)
+
+    @property
+    def num_table_rows(self) -> int:
+        """Rows of the embedding table: one for each bucket, and row 0, which padding reads and nothing trains."""
+        return 1 + max((field.row_offset + field.num_buckets for field in self.id_fields), default=0)
+
+    @property
+    def numbers(self) -> tuple[NumericFeature, ...]:
+        """The normalized numbers, in the order of the packed `numbers` vector."""
+        return tuple(
+            feature
+            for feature in self.features
+            if isinstance(feature, NumericFeature) and feature.normalization != "quantile_buckets"
+        )
+
+
+def load_spec(path: str) -> FeatureSpec:
+    """Imports the spec that `path` names.
+
+    Args:
+        path: `package.module:NAME`.
+
+    Raises:
+        ValueError: `path` has another form, the module cannot be imported, or the name is not a `FeatureSpec`.
+    """
+    module_name, _, attribute = path.partition(":")
+    _require(bool(module_name and attribute), f"features {path!r} is not of the form package.module:NAME")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"features {path!r}: {error}") from error
+    spec = getattr(module, attribute, None)
+    _require(isinstance(spec, FeatureSpec), f"features {path!r}: {module_name} has no FeatureSpec {attribute}")
+    return spec  # type: ignore[return-value]
+
+
+def _table(feature: Feature) -> str | None:
+    """The embedding table of a feature, None where it has none."""
+    if isinstance(feature, NumericFeature):
+        return feature.name if feature.normalization == "quantile_buckets" else None
+    return feature.table or feature.name
+
+
+def _check_raw(name: str, dtype: str, dtypes: object, min_presence: float) -> None:
+    _require(bool(name), "a feature has no name")
+    _require_one_of(name, "dtype", dtype, dtypes)
+    _require(0 <= min_presence <= 1, f"{name}: min_presence is {min_presence}, must be in [0, 1]")
+
+
+def _require_one_of(name: str, attribute: str, value: str, allowed: object) -> None:
+    _require(
+        value in get_args(allowed), f"{name}: {attribute} is {value!r}, must be one of {', '.join(get_args(allowed))}"
+    )

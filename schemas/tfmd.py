@@ -1,0 +1,77 @@
+"""FeatureSpec -> TFMD schema, which StatisticsGen, ExampleValidator, Transform and the serving signature read.
+
+Run `python -m schemas.tfmd package.module:NAME FILE` to write the schema of a spec.
+"""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import sys
+
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from schemas.features import Feature, FeatureSpec, IdSequence, NumericFeature, load_spec
+
+TRAINING = "TRAINING"
+SERVING = "SERVING"  # what a request holds: no label
+
+_TYPES = {
+    "int64": schema_pb2.FeatureType.INT,
+    "float32": schema_pb2.FeatureType.FLOAT,
+    "string": schema_pb2.FeatureType.BYTES,
+}
+
+
+def make_schema(spec: FeatureSpec) -> schema_pb2.Schema:
+    """Returns the TFMD schema of a spec, with the environments TRAINING and SERVING.
+
+    No feature has a fixed shape: each may be missing from an example, so that parsing never fails on a request that
+    lacks one. How many values there may be, and how often they may be missing, is for ExampleValidator to check.
+    """
+    schema = schema_pb2.Schema(default_environment=[TRAINING, SERVING])
+    for feature in spec.features:
+        _add_feature(schema, feature)
+    label = schema.feature.add(name=spec.label.name, type=schema_pb2.FeatureType.INT)
+    label.int_domain.CopyFrom(schema_pb2.IntDomain(min=0, max=1))
+    label.value_count.CopyFrom(schema_pb2.ValueCount(min=1, max=1))
+    label.presence.CopyFrom(schema_pb2.FeaturePresence(min_fraction=1.0, min_count=1))
+    label.not_in_environment.append(SERVING)
+    if spec.timestamp:
+        timestamp = schema.feature.add(name=spec.timestamp, type=schema_pb2.FeatureType.INT)
+        timestamp.value_count.CopyFrom(schema_pb2.ValueCount(min=1, max=1))
+        timestamp.presence.CopyFrom(schema_pb2.FeaturePresence(min_fraction=1.0, min_count=1))
+        timestamp.not_in_environment.append(SERVING)
+    return schema
+
+
+def schema_text(spec: FeatureSpec) -> str:
+    """Returns the schema as text, with a first line that says where it comes from."""
+    return "# Made from the feature spec; edit that.\n" + text_format.MessageToString(make_schema(spec))
+
+
+def _add_feature(schema: schema_pb2.Schema, feature: Feature) -> None:
+    entry = schema.feature.add(name=feature.name, type=_TYPES[feature.dtype])
+    entry.presence.CopyFrom(schema_pb2.FeaturePresence(min_fraction=feature.min_presence, min_count=1))
+    if not isinstance(feature, IdSequence):
+        entry.value_count.CopyFrom(schema_pb2.ValueCount(min=1, max=1))
+    if isinstance(feature, NumericFeature):
+        _add_range(entry, feature)
+    elif feature.dtype == "int64":
+        entry.int_domain.CopyFrom(schema_pb2.IntDomain(min=0, is_categorical=True))
+    elif feature.domain:
+        entry.string_domain.CopyFrom(schema_pb2.StringDomain(name=feature.name, value=feature.domain))
+
+
+def _add_range(entry: schema_pb2.Feature, feature: NumericFeature) -> None:
+    domain = entry.int_domain if feature.dtype == "int64" else entry.float_domain
+    domain.SetInParent()
+    if math.isfinite(feature.minimum):
+        domain.min = int(feature.minimum) if feature.dtype == "int64" else feature.minimum
+    if math.isfinite(feature.maximum):
+        domain.max = int(feature.maximum) if feature.dtype == "int64" else feature.maximum
+
+
+if __name__ == "__main__":
+    pathlib.Path(sys.argv[2]).write_text(schema_text(load_spec(sys.argv[1])), encoding="utf-8")

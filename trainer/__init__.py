@@ -1,0 +1,1 @@
+"""The DeepFM model, its training and its export."""

@@ -1,0 +1,62 @@
+"""What can be set of the model and of its training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+# Unknown keys are errors, and "8" is not 8.
+STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
+
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelConfig:
+    """The DeepFM.
+
+    Attributes:
+        embedding_dim: Length of an id's factor vector.
+        hidden_units: Widths of the deep tower's hidden layers.
+        activation: Activation of the hidden layers, by its Keras name.
+        dropout: Share of a hidden layer's outputs dropped in training.
+        fm_over: What the FM term pairs: all `positions` of all fields, or the `fields`' pooled vectors.
+        embedding_stddev: Standard deviation of the initial factors.
+        embedding_l2: Weight of the squared norm of a batch's looked-up factors and linear weights, per example.
+    """
+
+    embedding_dim: Positive = 8
+    hidden_units: tuple[Positive, ...] = (64, 32)
+    activation: str = "relu"
+    dropout: Rate = 0.0
+    fm_over: Literal["positions", "fields"] = "positions"
+    embedding_stddev: NonNegative = 0.01
+    embedding_l2: NonNegative = 0.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainingConfig:
+    """The training.
+
+    Attributes:
+        batch_size: Examples per step.
+        max_epochs: Passes over the training split, at most.
+        learning_rate: Adam's step size.
+        patience: Epochs without a better `monitor` on the eval split after which training stops.
+        monitor: The eval metric that chooses the best epoch, whose weights are kept.
+        shuffle_buffer: Examples among which the next one is drawn at random.
+        seed: Seed of initialization, shuffling and dropout.
+    """
+
+    batch_size: Positive = 1024
+    max_epochs: Positive = 10
+    learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    patience: Positive = 2
+    monitor: Literal["auc", "log_loss"] = "auc"
+    shuffle_buffer: Positive = 100_000
+    seed: int = 1

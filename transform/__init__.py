@@ -1,0 +1,1 @@
+"""Raw impressions to packed ids and normalized numbers."""
