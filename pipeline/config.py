@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
+import math
 import pathlib
-import typing
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import pydantic
+import pydantic_core
 import yaml
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -16,6 +20,7 @@ from pydantic.dataclasses import dataclass
 from trainer.config import STRICT, ModelConfig, NonNegative, Positive, TrainingConfig
 
 CONFIGS = pathlib.Path(__file__).parent / "configs"
+DEFAULT = CONFIGS / "movielens.yaml"
 
 
 class ConfigError(ValueError):
@@ -81,3 +86,203 @@ class PipelineConfig:
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     beam_args: tuple[str, ...] = ()
+
+
+def load_config(path: pathlib.Path | None, overrides: Sequence[str] = ()) -> PipelineConfig:
+    """Reads a config file.
+
+    Args:
+        path: The file, or the name of a packaged one; None for the packaged `movielens`.
+        overrides: Values to use in place of the file's, each `key.path=value` with the value in YAML.
+
+    Raises:
+        ConfigError: The file cannot be read, or a key or a value is wrong; one line for each problem.
+    """
+    tree = _read_file(DEFAULT if path is None else path)
+    for override in overrides:
+        _apply(override, tree)
+    problems = list(_strange_values(tree))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config_from_json(json.dumps(tree))
+
+
+def config_to_json(config: PipelineConfig) -> str:
+    """Returns the config as JSON text, which `config_from_json` turns into an equal one."""
+    return json.dumps(dataclasses.asdict(config))
+
+
+def config_from_json(text: str) -> PipelineConfig:
+    """Returns the config that is written in JSON.
+
+    Raises:
+        ConfigError: A key or a value is wrong; one line for each problem.
+    """
+    # JSON, because only there does strict validation take a list for a tuple.
+    try:
+        return pydantic.TypeAdapter(PipelineConfig).validate_json(text)
+    except pydantic.ValidationError as error:
+        raise ConfigError("\n".join(_describe(problem) for problem in error.errors())) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Scalars as in YAML 1.2: `1e-3` is a number; `on`, `010:30` and `2026-11-24` are text."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+# The first match counts, so whole numbers come before the floats that they also are.
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+(_[0-9]+)*", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_pattern})$"), _first)
+# PyYAML's own takes a leading zero for octal.
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
+
+
+def _read_file(path: pathlib.Path) -> dict[str, Any]:
+    packaged = {file.stem: file for file in CONFIGS.glob("*.yaml")}
+    try:
+        text = (path if path.is_file() else packaged.get(str(path), path)).read_bytes()
+    except FileNotFoundError:
+        close = difflib.get_close_matches(path.stem, packaged, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ConfigError(f"config {path}: no such file; {hint}packaged are {', '.join(sorted(packaged))}") from None
+    except OSError as error:
+        raise ConfigError(f"config {path}: {error.strerror}") from None
+    tree = _parse(text, f"config {path}")
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"config {path}: must hold keys and values, not {_show(tree)}")
+    return tree
+
+
+def _parse(text: str | bytes, source: str, key: str = "") -> Any:
+    """Returns the value that is written in YAML; `source` and `key` say where, for the errors."""
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        _check_keys(node, key)
+        return None if node is None else loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{source}{place}: {', '.join(filter(None, (error.context, error.problem)))}") from None
+    except RecursionError:
+        raise ConfigError(f"{source}: a value is nested too deeply, or part of itself") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # the last two: a wrong `!!tag`
+        raise ConfigError(f"{source}: {_shorten(' '.join(str(error).split()), 200)}") from None
+
+
+def _check_keys(node: yaml.Node | None, path: str) -> None:
+    """Raises an error at a key that is not text, or that its mapping has twice: PyYAML lets the last one win."""
+    if isinstance(node, yaml.SequenceNode):
+        for index, element in enumerate(node.value):
+            _check_keys(element, f"{path}[{index}]")
+    elif isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if key.tag != "tag:yaml.org,2002:str":
+                raise yaml.MarkedYAMLError(problem="a key is not text", problem_mark=key.start_mark)
+            inner = f"{path}.{key.value}" if path else key.value
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{inner} is set twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+            _check_keys(value, inner)
+
+
+def _apply(override: str, tree: dict[str, Any]) -> None:
+    """Puts the value of one `key.path=value` into the tree, in place."""
+    key, equals, value = override.partition("=")
+    *groups, name = (part.strip() for part in key.split("."))
+    if not equals or not all([*groups, name]):
+        raise ConfigError(f"--set {_shorten(override)}: write it as key.path=value, such as training.batch_size=2048")
+    path = ".".join([*groups, name])
+    parsed = _parse(value, f"--set {path}", path)
+    group: Any = tree
+    for depth, part in enumerate(groups):
+        group = group.setdefault(part, {})
+        if not isinstance(group, dict):
+            raise ConfigError(f"--set {path}: {'.'.join(groups[: depth + 1])} is {_show(group)}, not a group of keys")
+    group[name] = parsed
+
+
+def _strange_values(value: Any, path: str = "") -> Iterator[str]:
+    """Yields a sentence for each value that YAML can write and no key can take, such as `.nan` or `!!timestamp`."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _strange_values(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _strange_values(inner, f"{path}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{path} must be a finite number, not {value}"
+    elif not isinstance(value, str | int | float | None):
+        yield f"{path} must be a number, text, true, false, null or a list, not a {type(value).__name__}"
+
+
+_EXPECTED = {
+    "dataclass_type": "a group of keys",
+    "float_type": "a number",
+    "greater_than": "greater than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "literal_error": "{expected}",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_type": "text",
+    "tuple_type": "a list",
+}
+
+
+def _describe(problem: pydantic_core.ErrorDetails) -> str:
+    """Returns one of pydantic's errors as one sentence."""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])[1:]
+    if problem["type"] == "unexpected_keyword_argument":
+        return f"unknown key {path}: {_suggestion(path)}"
+    expected = _EXPECTED.get(problem["type"])
+    if expected is None:
+        return f"{path or 'config'}: {problem['msg']}"
+    return f"{path} must be {expected.format(**problem.get('ctx', {}))}, not {_show(problem['input'])}"
+
+
+def _suggestion(path: str) -> str:
+    """Returns what to write instead of an unknown key: the known key that is most like it, wherever that is."""
+    known = list(_keys(dataclasses.asdict(PipelineConfig())))
+    if path in known:
+        return f"write {path.replace('.', ': {', 1)}: ...}}, one level for each dot"
+    # The last part decides, so that a right name in the wrong group finds its group.
+    likeness, nearest = max((_likeness(_last(key), _last(path)), key) for key in known)
+    if likeness >= 0.6:
+        return f"did you mean {nearest}?"
+    group = path.rpartition(".")[0]
+    return f"known are {', '.join(key for key in known if key.rpartition('.')[0] == group)}"
+
+
+def _keys(group: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in group.items():
+        yield prefix + key
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+def _last(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _likeness(left: str, right: str) -> float:
+    return difflib.SequenceMatcher(None, left, right).ratio()
+
+
+def _show(value: Any) -> str:
+    return _shorten(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _shorten(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -213,7 +213,8 @@ class FeatureSpec:
     @functools.cached_property
     def id_fields(self) -> tuple[IdField, ...]:
         """The id fields, in field order, with their places in `ids` and in the embedding table."""
-        fields, start, next_offset = [], 0, 0
+        fields: list[IdField] = []
+        start, next_offset = 0, 0
         offsets: dict[str, int] = {}
         for feature in self.features:
             table = _table(feature)
@@ -222,15 +223,10 @@ class FeatureSpec:
             if table not in offsets:
                 offsets[table] = next_offset
                 next_offset += feature.num_buckets
-            is_sequence = isinstance(feature, IdSequence)
-            field = IdField(
-                name=feature.name,
-                start=start,
-                max_length=feature.max_length if is_sequence else 1,
-                pooling=feature.pooling if is_sequence else "sum",
-                row_offset=offsets[table],
-                num_buckets=feature.num_buckets,
+            max_length, pooling = (
+                (feature.max_length, feature.pooling) if isinstance(feature, IdSequence) else (1, "sum")
             )
+            field = IdField(feature.name, start, max_length, pooling, offsets[table], feature.num_buckets)
             fields.append(field)
             start += field.max_length
         return tuple(fields)

@@ -1,0 +1,160 @@
+"""The one definition of the pipeline, which every runner runs."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import pydantic
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx.components import Evaluator, ExampleValidator, Pusher, StatisticsGen, Trainer, Transform
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
+from tfx.orchestration.metadata import sqlite_metadata_connection_config
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import pusher_pb2, trainer_pb2
+from tfx.types.channel import Channel
+from tfx.types.standard_artifacts import Model, ModelBlessing
+
+from components.curated_schema_gen.component import CuratedSchemaGen
+from components.impression_log_example_gen.component import ImpressionLogExampleGen
+from components.schema_gate.component import SchemaGate
+from pipeline.config import ConfigError, PipelineConfig
+from pipeline.evaluation import make_eval_config
+from pipeline.fingerprint import source_fingerprint
+from schemas.features import FeatureSpec, load_spec
+from schemas.tfmd import make_schema
+from trainer.config import ModelConfig, TrainingConfig
+from trainer.run import run_fn
+from transform.preprocessing import preprocessing_fn
+
+# Beam's direct runner by its full name: 2.77 would try Prism, which it has to download, and 2.61 does not know the short
+# name. The image is never used; naming one keeps TFX from building a source distribution of itself for every executor.
+LOCAL_BEAM_ARGS = (
+    "--runner=apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
+    "--sdk_container_image=unused",
+)
+
+
+def create_pipeline(config: PipelineConfig) -> Pipeline:
+    """Returns the pipeline: log -> examples -> validated -> transformed -> trained -> evaluated -> pushed.
+
+    Args:
+        config: The pipeline's settings.
+
+    Raises:
+        ConfigError: The schema file is missing or does not fit the feature spec.
+        ValueError: The feature spec cannot be loaded.
+    """
+    spec = load_spec(config.features)
+    home = pathlib.Path(config.runs_dir).resolve() / config.name
+    components_sources = source_fingerprint("components", "schemas")
+
+    example_gen = ImpressionLogExampleGen(
+        log_path=str(pathlib.Path(config.log.path).resolve()),
+        features=config.features,
+        eval_days=config.log.eval_days,
+        train_days=config.log.train_days,
+        source_fingerprint=_digest(components_sources, repr(spec)),
+    )
+    schema_gen = CuratedSchemaGen(schema_file=str(find_schema(config, spec)))
+    statistics_gen = StatisticsGen(examples=example_gen.outputs["examples"], schema=schema_gen.outputs["schema"])
+    validator = ExampleValidator(
+        statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
+    )
+    gate = SchemaGate(
+        anomalies=validator.outputs["anomalies"],
+        schema=schema_gen.outputs["schema"],
+        source_fingerprint=components_sources,
+    )
+    transform = Transform(
+        examples=example_gen.outputs["examples"],
+        schema=gate.outputs["schema"],
+        preprocessing_fn=_dotted_path(preprocessing_fn),
+        custom_config={
+            "features": config.features,
+            "fingerprint": _digest(source_fingerprint("transform", "schemas"), repr(spec)),
+        },
+        disable_statistics=True,
+    )
+    trainer = Trainer(
+        run_fn=_dotted_path(run_fn),
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        train_args=trainer_pb2.TrainArgs(splits=["train"]),
+        eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+        custom_config={
+            "features": config.features,
+            "model": pydantic.TypeAdapter(ModelConfig).dump_json(config.model).decode(),
+            "training": pydantic.TypeAdapter(TrainingConfig).dump_json(config.training).decode(),
+            "fingerprint": _digest(source_fingerprint("trainer", "schemas"), repr(spec)),
+        },
+    )
+    baseline = Resolver(
+        strategy_class=LatestBlessedModelStrategy,
+        model=Channel(type=Model),
+        model_blessing=Channel(type=ModelBlessing),
+    ).with_id("LatestBlessedModel")
+    evaluator = Evaluator(
+        examples=example_gen.outputs["examples"],
+        model=trainer.outputs["model"],
+        baseline_model=baseline.outputs["model"],
+        eval_config=make_eval_config(config.evaluation, spec),
+        schema=gate.outputs["schema"],
+    )
+    pusher = Pusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        push_destination=pusher_pb2.PushDestination(
+            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(home / "serving"))
+        ),
+    )
+    return Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=str(home / "root"),
+        components=[
+            example_gen, schema_gen, statistics_gen, validator, gate, transform, trainer, baseline, evaluator, pusher
+        ],
+        enable_cache=True,
+        metadata_connection_config=sqlite_metadata_connection_config(str(home / "metadata.sqlite")),
+        beam_pipeline_args=list(config.beam_args or LOCAL_BEAM_ARGS),
+    )
+
+
+def find_schema(config: PipelineConfig, spec: FeatureSpec) -> pathlib.Path:
+    """Returns the path of the curated schema.
+
+    Raises:
+        ConfigError: There is none, or its columns or their types are not the spec's.
+    """
+    module = importlib.import_module(config.features.partition(":")[0])
+    beside_spec = pathlib.Path(str(module.__file__)).parent / f"{spec.name}.pbtxt"
+    file = pathlib.Path(config.schema_file).resolve() if config.schema_file else beside_spec
+    remedy = f"make it with: python -m schemas.tfmd {config.features} {file}"
+    if not file.is_file():
+        raise ConfigError(f"no schema at {file}; {remedy}")
+    try:
+        schema = text_format.Parse(file.read_text(encoding="utf-8"), schema_pb2.Schema())
+    except text_format.ParseError as error:
+        raise ConfigError(f"{file} is not a TFMD schema: {error}; {remedy}") from error
+    columns = {feature.name: feature.type for feature in schema.feature}
+    wanted = {feature.name: feature.type for feature in make_schema(spec).feature}
+    different = sorted(name for name in {*columns, *wanted} if columns.get(name) != wanted.get(name))
+    if different:
+        raise ConfigError(
+            f"schema {file} and feature spec {config.features} differ in {', '.join(different)}; {remedy}"
+        )
+    return file
+
+
+def _dotted_path(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,78 @@
+"""What can be checked of a run within a second, before the many seconds that importing TFX takes."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from pipeline.config import PipelineConfig
+from schemas.features import FeatureSpec, load_spec
+
+
+class PreflightError(ValueError):
+    """A run that cannot succeed; one line for each reason."""
+
+
+def check(config: PipelineConfig) -> None:
+    """Makes the pipeline's folder, and checks what the run will need.
+
+    Puts the current directory on the import path, where the user's own spec module is; `python -m pipeline.local` does
+    the same.
+
+    Raises:
+        PreflightError: The run cannot succeed.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    problems = [*_spec_problems(config), *_log_problems(config)]
+    # Last, so that a run that cannot start leaves no folder behind.
+    problems = problems or list(_folder_problems(config))
+    if problems:
+        raise PreflightError("\n".join(problems))
+
+
+def _spec_problems(config: PipelineConfig) -> Iterator[str]:
+    try:
+        spec = load_spec(config.features)
+    except Exception as error:  # whatever the user's own module raises when imported
+        sentence = " ".join(str(error).split())
+        named = sentence.startswith("features ")
+        yield sentence if named else f"features {config.features!r}: {type(error).__name__}: {sentence}"
+    else:
+        yield from _slice_problems(config, spec)
+
+
+def _slice_problems(config: PipelineConfig, spec: FeatureSpec) -> Iterator[str]:
+    names = [feature.name for feature in spec.features]
+    for index, columns in enumerate(config.evaluation.slices):
+        for column in columns:
+            if column not in names:
+                nearest = difflib.get_close_matches(column, names, n=1)
+                hint = f"did you mean {nearest[0]}?" if nearest else f"they are {', '.join(names)}"
+                yield f"evaluation.slices[{index}]: {config.features} has no feature {column}; {hint}"
+
+
+def _log_problems(config: PipelineConfig) -> Iterator[str]:
+    from components.impression_log_example_gen.log import LogError, find_days
+
+    try:
+        find_days(config.log.path)
+    except LogError as error:
+        yield f"log.path: {error}"
+
+
+def _folder_problems(config: PipelineConfig) -> Iterator[str]:
+    if "://" in config.runs_dir:
+        yield f"runs_dir {config.runs_dir}: `ctr run` writes to this machine, so it must be a folder here"
+        return
+    folder = pathlib.Path(config.runs_dir) / config.name
+    try:
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # permission bits do not tell of a read-only or a full disk
+            pass
+    except OSError as error:
+        yield f"runs_dir: cannot write to {folder}: {error.strerror}"

@@ -1,0 +1,51 @@
+"""`summary.json`: what one run came to."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.evaluation import read_verdict
+from pipeline.node import NodeResult
+
+_PACKAGES = {"tfx": "tfx", "tensorflow": "tensorflow", "keras": "keras", "beam": "apache-beam"}
+
+
+def make_summary(
+    pipeline_name: str, run_id: str, results: Mapping[str, NodeResult], seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """Returns the content of `summary.json`, but for `total_seconds` and `peak_rss_mb`.
+
+    Args:
+        pipeline_name: The pipeline's name.
+        run_id: The TFX run id.
+        results: The result of each node, by its id.
+        seconds: Seconds that each node took.
+    """
+    verdict = read_verdict(_output(results, "Evaluator", "evaluation").uri)
+    (examples,) = results["ImpressionLogExampleGen"].outputs["examples"]
+    baseline = results["LatestBlessedModel"].outputs.get("model", [])
+    pushed = _output(results, "Pusher", "pushed_model")
+    return {
+        "pipeline": pipeline_name,
+        "run_id": run_id,
+        "stack": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(package) for name, package in _PACKAGES.items()},
+        },
+        "examples": json.loads(examples.get_string_custom_property("num_examples")),
+        "metrics": verdict.metrics,
+        "blessed": verdict.blessed,
+        "not_blessed_because": list(verdict.failures),
+        "baseline": baseline[0].uri if baseline else None,
+        "pushed_model": pushed.get_string_custom_property("pushed_destination") or None,
+        "seconds": {node: round(taken, 3) for node, taken in seconds.items()},
+    }
+
+
+def _output(results: Mapping[str, NodeResult], node_id: str, key: str) -> Any:
+    (artifact,) = results[node_id].outputs[key]
+    return artifact

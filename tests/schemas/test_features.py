@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import pytest
+
+from schemas.criteo import CRITEO
+from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature, load_spec
+from schemas.movielens import MOVIELENS
+from schemas.notebook import NOTEBOOK
+
+BAD_FEATURES = {
+    "no buckets": (lambda: IdFeature("a", num_buckets=0), "a: num_buckets is 0, must be positive"),
+    "unknown dtype": (lambda: IdFeature("a", 10, dtype="int32"), "a: dtype is 'int32', must be one of int64, string"),
+    "domain of an integer": (lambda: IdFeature("a", 10, domain=("x",)), "a: a domain needs dtype string, not int64"),
+    "presence above one": (
+        lambda: IdFeature("a", 10, min_presence=1.5),
+        r"a: min_presence is 1.5, must be in \[0, 1\]",
+    ),
+    "no name": (lambda: IdFeature("", 10), "a feature has no name"),
+    "no length": (lambda: IdSequence("a", 10, max_length=0), "a: max_length is 0, must be positive"),
+    "unknown pooling": (lambda: IdSequence("a", 10, 5, pooling="max"), "a: pooling is 'max', must be one of sum, mean"),
+    "unknown normalization": (lambda: NumericFeature("a", "minmax"), "a: normalization is 'minmax', must be one of"),
+    "one quantile": (
+        lambda: NumericFeature("a", "quantile_buckets", num_buckets=1),
+        "a: num_buckets is 1, must be at least 2",
+    ),
+    "buckets of a z-score": (lambda: NumericFeature("a", num_buckets=3), "num_buckets goes with .* quantile_buckets"),
+    "empty range": (lambda: NumericFeature("a", minimum=2, maximum=1), "a: minimum 2 is above maximum 1"),
+    "column twice": (
+        lambda: FeatureSpec("s", (IdFeature("a", 10), NumericFeature("a"))),
+        "s: column a is named more than once",
+    ),
+    "label as feature": (lambda: FeatureSpec("s", (IdFeature("label", 10),)), "s: column label is named more than"),
+    "no features": (lambda: FeatureSpec("s", ()), "s: a spec needs at least one feature"),
+    "group key is no id": (
+        lambda: FeatureSpec("s", (NumericFeature("a"),), group_key="a"),
+        "s: group_key a is not one of its id features",
+    ),
+    "shared table of two sizes": (
+        lambda: FeatureSpec("s", (IdFeature("a", 10, table="t"), IdFeature("b", 20, table="t"))),
+        "b and a share table t but differ: num_buckets 20 and 10",
+    ),
+    "shared table of two types": (
+        lambda: FeatureSpec("s", (IdFeature("a", 10, table="t"), IdFeature("b", 10, dtype="string", table="t"))),
+        "dtype string and int64",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), BAD_FEATURES.values(), ids=BAD_FEATURES.keys())
+def test_bad_feature_is_an_error_that_names_it(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_fields_stand_one_after_the_other_and_share_rows_where_they_share_a_table():
+    spec = FeatureSpec(
+        "s",
+        (
+            IdFeature("user", 10),
+            NumericFeature("age"),
+            IdFeature("item", 20, table="items"),
+            IdSequence("history", 20, max_length=3, table="items", pooling="sqrtn"),
+            NumericFeature("price", "quantile_buckets", num_buckets=4),
+        ),
+    )
+    assert [(field.name, field.start, field.max_length, field.row_offset) for field in spec.id_fields] == [
+        ("user", 0, 1, 0),
+        ("item", 1, 1, 10),
+        ("history", 2, 3, 10),
+        ("price", 5, 1, 30),
+    ]
+    assert [field.pooling for field in spec.id_fields] == ["sum", "sum", "sqrtn", "sum"]
+    assert spec.id_fields[2].positions == slice(2, 5)
+    assert spec.num_positions == 6
+    assert spec.num_table_rows == 1 + 10 + 20 + 4
+    assert [number.name for number in spec.numbers] == ["age"]
+
+
+def test_shipped_specs():
+    assert [feature.name for feature in MOVIELENS.features] == [
+        "user_id", "item_id", "history", "age", "gender", "occupation", "genres", "release_year",
+    ]  # fmt: skip
+    history, item = (next(field for field in MOVIELENS.id_fields if field.name == n) for n in ("history", "item_id"))
+    assert history.row_offset == item.row_offset
+    assert (len(CRITEO.numbers), len(CRITEO.id_fields)) == (13, 26)
+    assert [(field.name, field.num_buckets) for field in NOTEBOOK.id_fields] == [("seq", 10), ("target", 10)]
+
+
+BAD_PATHS = {
+    "no colon": ("schemas.movielens", "not of the form package.module:NAME"),
+    "no such module": ("schemas.nowhere:SPEC", "No module named 'schemas.nowhere'"),
+    "no such name": ("schemas.movielens:SPEC", "schemas.movielens has no FeatureSpec SPEC"),
+    "not a spec": ("schemas.features:IDS", "schemas.features has no FeatureSpec IDS"),
+}
+
+
+@pytest.mark.parametrize(("path", "message"), BAD_PATHS.values(), ids=BAD_PATHS.keys())
+def test_bad_spec_path_is_an_error_that_names_it(path, message):
+    with pytest.raises(ValueError, match=message):
+        load_spec(path)
+
+
+def test_spec_is_loaded_by_its_path():
+    assert load_spec("schemas.movielens:MOVIELENS") is MOVIELENS

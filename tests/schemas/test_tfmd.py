@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+import schemas
+from schemas.criteo import CRITEO
+from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
+from schemas.movielens import MOVIELENS
+from schemas.notebook import NOTEBOOK
+from schemas.tfmd import make_schema, schema_text
+
+
+@pytest.mark.parametrize("spec", [MOVIELENS, CRITEO, NOTEBOOK], ids=lambda spec: spec.name)
+def test_checked_in_schema_is_the_specs(spec):
+    file = pathlib.Path(schemas.__file__).with_name(f"{spec.name}.pbtxt")
+    checked_in = text_format.Parse(file.read_text(encoding="utf-8"), schema_pb2.Schema())
+    assert checked_in == make_schema(spec), (
+        f"run: python -m schemas.tfmd schemas.{spec.name}:{spec.name.upper()} {file}"
+    )
+
+
+def test_schema_of_each_kind_of_feature():
+    spec = FeatureSpec(
+        "s",
+        (
+            IdFeature("gender", 10, dtype="string", domain=("F", "M"), min_presence=1.0),
+            IdSequence("history", 10, max_length=3),
+            NumericFeature("price", minimum=0.0),
+            NumericFeature("age", dtype="int64", minimum=1, maximum=120),
+        ),
+        timestamp="time",
+    )
+    gender, history, price, age, label, time = make_schema(spec).feature
+    assert (gender.type, list(gender.string_domain.value)) == (schema_pb2.BYTES, ["F", "M"])
+    assert (gender.presence.min_fraction, gender.presence.min_count) == (1.0, 1)
+    assert (gender.value_count.min, gender.value_count.max) == (1, 1)
+    assert history.int_domain.is_categorical
+    assert history.int_domain.min == 0
+    assert not history.HasField("value_count")
+    assert (price.type, price.float_domain.min, price.float_domain.HasField("max")) == (schema_pb2.FLOAT, 0.0, False)
+    assert (age.type, age.int_domain.min, age.int_domain.max) == (schema_pb2.INT, 1, 120)
+    assert (label.name, label.int_domain.min, label.int_domain.max) == ("label", 0, 1)
+    assert list(label.not_in_environment) == list(time.not_in_environment) == ["SERVING"]
+    assert not any(feature.HasField("shape") for feature in make_schema(spec).feature)
+
+
+def test_schema_text_can_be_read_back():
+    assert text_format.Parse(schema_text(MOVIELENS), schema_pb2.Schema()) == make_schema(MOVIELENS)

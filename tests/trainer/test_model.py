@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
+from schemas.notebook import NOTEBOOK
+from trainer.config import ModelConfig
+from trainer.model import model_fn
+
+MIXED = FeatureSpec(
+    "mixed",
+    (
+        IdFeature("item", 10, table="item"),
+        NumericFeature("age"),
+        IdSequence("history", 10, max_length=3, table="item", pooling="mean"),
+        NumericFeature("price"),
+    ),
+)
+MIXED_BATCH = {
+    "ids": np.array([[1, 2, 3, 0], [4, 0, 0, 0], [0, 0, 0, 0]], np.int64),
+    "numbers": np.array([[0.5, -1.0], [2.0, 0.0], [0.0, 0.0]], np.float32),
+}
+
+
+def _trained_looking(model):
+    """Gives every weight a value that could come from training, so that no term is zero."""
+    generator = np.random.default_rng(0)
+    for weight in model.weights:
+        if "seed" not in weight.path:
+            weight.assign(generator.normal(scale=0.3, size=weight.shape).astype(np.float32))
+    return model
+
+
+def _hashed(raw):
+    return 1 + tf.strings.to_hash_bucket_fast([str(value) for value in raw], 10).numpy()
+
+
+def _notebook_batch():
+    """The notebook's three impressions, as Transform packs them."""
+    seq = [[1100, 1101, 1103], [1102, 1101], [1100, 1103]]
+    target = [1102, 1103, 1100]
+    ids = np.zeros([3, 4], np.int64)
+    for row in range(3):
+        ids[row, : len(seq[row])] = _hashed(seq[row])
+        ids[row, 3] = _hashed([target[row]])[0]
+    return {"ids": ids}
+
+
+def _relu_tower(model, inputs):
+    *hidden, output = (layer for layer in model.deep_tower.layers if layer.weights)
+    for layer in hidden:
+        kernel, bias = (weight.numpy() for weight in layer.weights)
+        inputs = np.maximum(inputs @ kernel + bias, 0)
+    return inputs @ output.kernel.numpy()
+
+
+def test_keras_is_keras_3():
+    assert keras.__version__.startswith("3.")
+    assert isinstance(model_fn(NOTEBOOK, ModelConfig()), keras.Model)
+
+
+def test_terms_of_the_notebooks_impressions_are_those_of_plain_numpy():
+    model = _trained_looking(model_fn(NOTEBOOK, ModelConfig(embedding_dim=8, hidden_units=(32, 16))))
+    batch = _notebook_batch()
+    table = model.embedding_table.table.numpy()
+    linear, fm, pooled = [], [], []
+    for ids in batch["ids"]:
+        seq = [table[bucket] for bucket in ids[:3] if bucket]
+        target = [table[10 + bucket] for bucket in ids[3:] if bucket]
+        linear.append([model.bias.numpy()[0] + sum(row[0] for row in seq + target)])
+        fm.append([sum(a[1:] @ b[1:] for a, b in itertools.combinations(seq + target, 2))])
+        pooled.append(np.concatenate([np.sum(seq, axis=0)[1:], np.sum(target, axis=0)[1:]]))
+    deep = _relu_tower(model, np.array(pooled))
+    for term, expected in zip(model.terms(batch), (linear, fm, deep), strict=True):
+        assert np.abs(expected).min() > 1e-3
+        np.testing.assert_allclose(term, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model(batch), np.array(linear) + fm + deep, rtol=1e-4, atol=1e-5)
+
+
+def test_numbers_enter_the_linear_term_and_the_tower():
+    model = _trained_looking(model_fn(MIXED, ModelConfig(embedding_dim=2, hidden_units=(4,))))
+    linear, fm, deep = model.terms({"ids": np.zeros([2, 4], np.int64), "numbers": np.float32([[1, 2], [3, 4]])})
+    kernel = model.number_weights.kernel.numpy()
+    np.testing.assert_allclose(linear, np.float32([[1, 2], [3, 4]]) @ kernel + model.bias.numpy(), rtol=1e-5)
+    np.testing.assert_array_equal(fm, [[0], [0]])
+    tower_input = np.float32([[0, 0, 0, 0, 1, 2], [0, 0, 0, 0, 3, 4]])  # two fields of two factors, two numbers
+    np.testing.assert_allclose(deep, _relu_tower(model, tower_input), rtol=1e-5)
+
+
+def test_fm_over_fields_pairs_the_pooled_fields():
+    model = _trained_looking(model_fn(MIXED, ModelConfig(embedding_dim=2, fm_over="fields")))
+    table = model.embedding_table.table.numpy()[:, 1:]
+    fm = model.terms(MIXED_BATCH)[1]
+    item, history = table[1], (table[2] + table[3]) / 2
+    np.testing.assert_allclose(fm, [[item @ history], [0], [0]], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("fm_over", ["positions", "fields"])
+def test_padding_changes_nothing(fm_over):
+    longer = FeatureSpec(
+        "longer", (*MIXED.features[:2], IdSequence("history", 10, 7, "mean", table="item"), MIXED.features[3])
+    )
+    short = _trained_looking(model_fn(MIXED, ModelConfig(fm_over=fm_over)))
+    long = model_fn(longer, ModelConfig(fm_over=fm_over))
+    long.set_weights(short.get_weights())
+    padded = {**MIXED_BATCH, "ids": np.pad(MIXED_BATCH["ids"], [(0, 0), (0, 4)])}
+    np.testing.assert_allclose(long(padded), short(MIXED_BATCH), rtol=1e-6)
+
+
+def test_a_batch_of_one_and_an_empty_batch_keep_their_shape():
+    model = _trained_looking(model_fn(MIXED, ModelConfig()))
+    whole = model(MIXED_BATCH)
+    one = model({name: values[:1] for name, values in MIXED_BATCH.items()})
+    assert one.shape == (1, 1)
+    np.testing.assert_allclose(one, whole[:1], rtol=1e-6)
+    assert model({name: values[:0] for name, values in MIXED_BATCH.items()}).shape == (0, 1)
+
+
+def test_only_numbers_and_only_ids_make_a_model_too():
+    numbers = FeatureSpec("numbers", (NumericFeature("a"),))
+    assert model_fn(numbers, ModelConfig())({"numbers": np.ones([2, 1], np.float32)}).shape == (2, 1)
+    ids = FeatureSpec("ids", (IdFeature("a", 5),))
+    assert model_fn(ids, ModelConfig())({"ids": np.ones([2, 1], np.int64)}).shape == (2, 1)
+
+
+def test_the_seed_fixes_the_weights():
+    first, again, other = (model_fn(MIXED, ModelConfig(), seed) for seed in (1, 1, 2))
+    for a, b in zip(first.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first.embedding_table.table.numpy(), other.embedding_table.table.numpy())
+    first_kernel, second_kernel = (layer.kernel.numpy() for layer in first.deep_tower.layers[:2])
+    assert not np.array_equal(first_kernel[:2, :2], second_kernel[:2, :2])
+
+
+def test_embedding_l2_is_the_squared_norm_of_the_looked_up_rows_per_example():
+    model = _trained_looking(model_fn(MIXED, ModelConfig(embedding_l2=0.1)))
+    model(MIXED_BATCH, training=True)
+    table = model.embedding_table.table.numpy()
+    (loss,) = model.losses
+    assert float(loss) == pytest.approx(0.1 * np.sum(table[[1, 2, 3, 4]] ** 2) / 3, rel=1e-5)
+    model(MIXED_BATCH)
+    assert model.losses == []

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
+from tensorflow_transform.tf_metadata import dataset_metadata
+
+from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
+from schemas.tfmd import make_schema
+from transform.preprocessing import hash_ids, preprocessing_fn, transform_impressions
+
+SPEC = FeatureSpec(
+    "test",
+    (
+        IdFeature("user", 1000),
+        IdFeature("country", 50, dtype="string"),
+        IdSequence("history", 100, max_length=3),
+        IdSequence("tags", 20, max_length=2, dtype="string"),
+        NumericFeature("age", dtype="int64"),
+        NumericFeature("price", "log1p_z_score"),
+        NumericFeature("constant"),
+        NumericFeature("visits", "quantile_buckets", dtype="int64", num_buckets=2),
+    ),
+)
+NAN = float("nan")
+COLUMNS = ("user", "country", "history", "tags", "age", "price", "constant", "visits", "label")
+# The last three columns' statistics are easy to follow: ages 10 and 30, log(1 + price) of 0 and 2, a constant.
+ROWS = [
+    ([7], [b"DE"], [1, 2, 3], [b"a", b"b"], [10], [0.0], [5.0], [1], [1]),  # everything is there
+    ([8], [b"FR"], [1, 2, 3, 4, 5], [b"a", b"b", b"c"], [30], [math.e**2 - 1], [5.0], [9], [0]),  # over-long
+    ([], [], [], [], [], [], [], [], [0]),  # nothing is there
+    ([9], [b""], [6], [b"", b"c"], [10], [0.0], [5.0], [2], [1]),  # empty strings
+    ([7], [b"DE"], [6, 6], [b"b", b""], [30], [math.e**2 - 1], [5.0], [8], [0]),  # the same id twice
+    ([-5], ["Çà".encode()], [-1], [b"\xff"], [10], [0.0], [5.0], [1], [0]),  # negative, not ASCII, not UTF-8
+    ([2**63 - 1], [b"x" * 100], [0], [b"a"], [30], [math.e**2 - 1], [5.0], [9], [1]),  # the greatest id
+    ([1, 2], [b"DE", b"FR"], [4], [b"a"], [10, 99], [0.0], [5.0], [3], [1]),  # two values for a single one
+    ([7], [b"DE"], [1], [b"a"], [30], [NAN], [NAN], [7], [0]),  # not a number
+    ([7], [b"DE"], [1], [b"a"], [], [math.inf], [-math.inf], [], [0]),  # missing and infinite
+]
+
+
+def _bucket(raw, num_buckets):
+    """What the model reads for one id: by TensorFlow's own hash, plus one."""
+    text = raw if isinstance(raw, bytes) else str(raw).encode()
+    return 1 + int(tf.strings.to_hash_bucket_fast([text], num_buckets)[0])
+
+
+@pytest.fixture(scope="module")
+def transformed(tmp_path_factory):
+    """The ten rows through TFT on Beam, and the transform graph that this leaves."""
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in ROWS]
+    metadata = dataset_metadata.DatasetMetadata(make_schema(SPEC))
+    with tft_beam.Context(temp_dir=str(tmp_path_factory.mktemp("tft"))):
+        (instances, _), transform_fn = (rows, metadata) | tft_beam.AnalyzeAndTransformDataset(
+            lambda inputs: transform_impressions(inputs, SPEC)
+        )
+        graph = str(tmp_path_factory.mktemp("graph"))
+        _ = transform_fn | tft_beam.WriteTransformFn(graph)
+    outputs = {name: np.stack([instance[name] for instance in instances]) for name in ("ids", "numbers", "label")}
+    return outputs, tft.TFTransformOutput(graph)
+
+
+def test_ids_of_ten_literal_rows(transformed):
+    def user(raw):
+        return _bucket(raw, 1000)
+
+    def country(raw):
+        return _bucket(raw, 50)
+
+    def item(raw):
+        return _bucket(raw, 100)
+
+    def tag(raw):
+        return _bucket(raw, 20)
+
+    low, high = 1, 2  # visits: 1, 2, 1, 3 and 9, 8, 9, 7
+    expected = [
+        [user(7), country(b"DE"), item(1), item(2), item(3), tag(b"a"), tag(b"b"), low],
+        [user(8), country(b"FR"), item(3), item(4), item(5), tag(b"b"), tag(b"c"), high],
+        [0, 0, 0, 0, 0, 0, 0, 0],
+        [user(9), 0, item(6), 0, 0, tag(b"c"), 0, low],
+        [user(7), country(b"DE"), item(6), item(6), 0, tag(b"b"), 0, high],
+        [user(-5), country("Çà".encode()), item(-1), 0, 0, tag(b"\xff"), 0, low],
+        [user(2**63 - 1), country(b"x" * 100), item(0), 0, 0, tag(b"a"), 0, high],
+        [user(1), country(b"DE"), item(4), 0, 0, tag(b"a"), 0, low],
+        [user(7), country(b"DE"), item(1), 0, 0, tag(b"a"), 0, high],
+        [user(7), country(b"DE"), item(1), 0, 0, tag(b"a"), 0, 0],
+    ]
+    ids = transformed[0]["ids"]
+    assert ids.dtype == np.int64
+    np.testing.assert_array_equal(ids, expected)
+
+
+def test_numbers_of_ten_literal_rows(transformed):
+    # Ages are 10, 30, 10, 30, 10, 30, 10, 99, 30; TFT counts both values of the row that has two.
+    ages = np.array([10, 30, 10, 30, 10, 30, 10, 99, 30])
+    age = {raw: (raw - ages.mean()) / ages.std() for raw in (10, 30)}
+    logs = np.array([0, 2, 0, 2, 0, 2, 0])
+    log = {raw: (raw - logs.mean()) / logs.std() for raw in (0, 2)}
+    expected = [
+        [age[10], log[0], 0],
+        [age[30], log[2], 0],
+        [0, 0, 0],
+        [age[10], log[0], 0],
+        [age[30], log[2], 0],
+        [age[10], log[0], 0],
+        [age[30], log[2], 0],
+        [age[10], log[0], 0],
+        [age[30], 0, 0],
+        [0, 0, 0],
+    ]
+    numbers = transformed[0]["numbers"]
+    assert numbers.dtype == np.float32
+    np.testing.assert_allclose(numbers, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_labels_of_ten_literal_rows(transformed):
+    np.testing.assert_array_equal(transformed[0]["label"], np.float32([1, 0, 0, 1, 0, 0, 1, 1, 0, 0]))
+
+
+def test_transform_graph_gives_for_a_request_what_it_gave_in_training(transformed):
+    outputs, graph = transformed
+    dtypes = (tf.int64, tf.string, tf.int64, tf.string, tf.int64, tf.float32, tf.float32, tf.int64)
+    raw = {
+        name: tf.ragged.constant([row[index] for row in ROWS], dtype=dtype).to_sparse()
+        for index, (name, dtype) in enumerate(zip(COLUMNS[:-1], dtypes, strict=True))
+    }
+    served = graph.transform_features_layer()(raw)
+    assert set(served) == {"ids", "numbers"}  # no label in a request
+    np.testing.assert_array_equal(served["ids"], outputs["ids"])
+    np.testing.assert_array_equal(served["numbers"], outputs["numbers"])
+
+
+def test_transformed_features_have_the_fixed_shapes_that_the_trainer_parses(transformed):
+    shapes = {name: (spec.dtype, spec.shape) for name, spec in transformed[1].transformed_feature_spec().items()}
+    assert shapes == {"ids": (tf.int64, [8]), "numbers": (tf.float32, [3]), "label": (tf.float32, [])}
+
+
+@pytest.mark.parametrize("dtype", [tf.int64, tf.string], ids=lambda dtype: dtype.name)
+def test_notebook_ids_hash_as_its_feature_columns_do(dtype):
+    ids = tf.constant([1100, 1101, 1103, 1102, 1101, 1100, 1103, 1102, 1103, 1100], tf.int64)
+    ids = tf.strings.as_string(ids) if dtype == tf.string else ids
+    indices = [[row, 0] for row in range(10)]
+    buckets = hash_ids(tf.SparseTensor(indices, ids, [10, 1]), 10).values
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        column = tf.feature_column.categorical_column_with_hash_bucket("seq", 10, dtype=dtype)
+        features = {"seq": tf.SparseTensor(indices, tf.constant(ids.numpy()), [10, 1])}
+        one_hot = tf.compat.v1.feature_column.input_layer(features, [tf.feature_column.indicator_column(column)])
+        by_feature_column = np.argmax(session.run(one_hot), axis=1)
+    np.testing.assert_array_equal(buckets, by_feature_column)
+    strings = ids if dtype == tf.string else tf.strings.as_string(ids)
+    np.testing.assert_array_equal(buckets, tf.strings.to_hash_bucket_fast(strings, 10))
+    assert len(set(by_feature_column)) > 1
+
+
+def test_preprocessing_fn_takes_its_spec_from_the_config():
+    columns = {
+        "seq": tf.sparse.from_dense(tf.constant([[1100, 1101, 1103]], tf.int64)),
+        "target": tf.sparse.from_dense(tf.constant([[1102]], tf.int64)),
+        "label": tf.sparse.from_dense(tf.constant([[1]], tf.int64)),
+    }
+    outputs = preprocessing_fn(columns, {"features": "schemas.notebook:NOTEBOOK"})
+    expected = [[_bucket(raw, 10) for raw in (1100, 1101, 1103, 1102)]]
+    np.testing.assert_array_equal(outputs["ids"], expected)
+    assert "numbers" not in outputs
