@@ -24,5 +24,5 @@ lint: setup ## ruff, mypy, import-linter
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 
-lock: ## resolve both lock files anew
+lock: ## bring both lock files up to date with setup.py
 	@requirements/setup.sh lock

@@ -23,6 +23,7 @@ setup(
         "pydantic>=2.5",
         "pyyaml>=6",
         "rich>=13",
+        "tensorboard",
     ],
     extras_require={
         "kubeflow": ["tfx[kfp]"],

@@ -1,4 +1,4 @@
-"""What can be checked of a run within a second, before the many seconds that importing TFX takes."""
+"""What can be checked within a second, before the many seconds that importing TFX or TensorFlow takes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from components.impression_log_example_gen.log import LogError, find_days, split_days
 from pipeline.config import PipelineConfig
 from schemas.features import FeatureSpec, load_spec
 
@@ -35,6 +36,19 @@ def check(config: PipelineConfig) -> None:
         raise PreflightError("\n".join(problems))
 
 
+def find_latest_model(config: PipelineConfig) -> pathlib.Path:
+    """Returns the folder of the newest model that the pipeline has pushed: the highest version, as in TF Serving.
+
+    Raises:
+        PreflightError: It has pushed none.
+    """
+    serving = pathlib.Path(config.runs_dir) / config.name / "serving"
+    versions = [path for path in serving.glob("*") if path.name.isdecimal() and path.is_dir()]
+    if not versions:
+        raise PreflightError(f"no model in {serving}: `ctr run` pushes one there once it is blessed")
+    return max(versions, key=lambda path: int(path.name))
+
+
 def _spec_problems(config: PipelineConfig) -> Iterator[str]:
     try:
         spec = load_spec(config.features)
@@ -57,12 +71,18 @@ def _slice_problems(config: PipelineConfig, spec: FeatureSpec) -> Iterator[str]:
 
 
 def _log_problems(config: PipelineConfig) -> Iterator[str]:
-    from components.impression_log_example_gen.log import LogError, find_days
-
+    path = pathlib.Path(config.log.path)
     try:
-        find_days(config.log.path)
+        days = find_days(path)
+    except (LogError, OSError) as error:
+        # The first thing that anybody runs into.
+        is_movielens = config.features == "schemas.movielens:MOVIELENS" and not path.exists()
+        yield f"log.path: {error}" + (f" (`ctr data movielens --out {path}` writes it)" if is_movielens else "")
+        return
+    try:
+        split_days(days, config.log.eval_days, config.log.train_days)
     except LogError as error:
-        yield f"log.path: {error}"
+        yield f"log.eval_days: {error}"
 
 
 def _folder_problems(config: PipelineConfig) -> Iterator[str]:

@@ -31,14 +31,14 @@ GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 _NAME_WIDTH = 24
 
 
-class RunFailed(RuntimeError):
+class RunFailedError(RuntimeError):
     """A run that did not get to its end.
 
     The message has three lines: which component, why, where the log is.
     """
 
     def __init__(self, component: str | None, cause: str, log: pathlib.Path) -> None:
-        super().__init__(f"{component or 'the run'} failed\n  {' '.join(cause.split())}\n  log: {log}")
+        super().__init__(f"{component or 'the run'} failed\n{' '.join(cause.split())}\nlog: {log}")
 
 
 def supervise(config: PipelineConfig, command: Sequence[str] = CHILD, console: Console | None = None) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def supervise(config: PipelineConfig, command: Sequence[str] = CHILD, console: C
         The content of `summary.json`, to which the total time and the peak memory have been added.
 
     Raises:
-        RunFailed: The child failed, was killed, or has written no summary.
+        RunFailedError: The child failed, was killed, or has written no summary.
     """
     console = console or Console()
     stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
@@ -78,11 +78,11 @@ def supervise(config: PipelineConfig, command: Sequence[str] = CHILD, console: C
         cause = progress.cause or _unexplained(child.returncode, log)
         if cause:
             progress.fail()
-            raise RunFailed(progress.component, cause, log)
+            raise RunFailedError(progress.component, cause, log)
     try:
         summary = _complete(progress.summary, time.monotonic() - start)
     except (OSError, ValueError) as error:
-        raise RunFailed(None, f"the pipeline ended without a readable summary: {error}", log) from error
+        raise RunFailedError(None, f"the pipeline ended without a readable summary: {error}", log) from error
     show_summary(summary, log, console)
     return summary
 
@@ -252,23 +252,22 @@ def show_summary(summary: dict[str, Any], log: pathlib.Path, console: Console) -
         console: Where to print.
     """
     examples, metrics, pushed = summary["examples"], summary["metrics"], summary["pushed_model"]
-    reasons = "; ".join(summary["not_blessed_because"] or [])
-    rows = {
-        "rows": f"{examples['train']:,} train, {examples['eval']:,} eval",
-        "AUC": _decimal(metrics.get("auc")),
-        "log loss": _decimal(metrics.get("log_loss")),
-        "calibration": _decimal(metrics.get("calibration")),
-        "verdict": Text("blessed", "green")
-        if summary["blessed"]
-        else Text(f"not blessed: {reasons or 'no reason given'}, nothing pushed", "yellow"),
-        "baseline": _short_path(summary["baseline"]) if summary["baseline"] else "none: no model was blessed before",
-        "model": _short_path(pushed) if pushed else "none pushed",
-        "log": str(log),
-        "time": f"{summary['total_seconds']:.1f} s, {summary['peak_rss_mb']:,} MB of memory",
-    }
+    reasons = summary["not_blessed_because"] or []
+    rows: list[tuple[str, str | Text]] = [
+        ("rows", f"{examples['train']:,} train, {examples['eval']:,} eval"),
+        ("AUC", _decimal(metrics.get("auc"))),
+        ("log loss", _decimal(metrics.get("log_loss"))),
+        ("calibration", _decimal(metrics.get("calibration"))),
+        ("verdict", Text("blessed", "green") if summary["blessed"] else Text("not blessed, nothing pushed", "yellow")),
+        *(("because", Text(" ".join(reason.split()), "yellow")) for reason in reasons),
+        ("baseline", _short_path(summary["baseline"]) if summary["baseline"] else "none: no model was blessed before"),
+        ("model", _short_path(pushed) if pushed else "none pushed"),
+        ("log", str(log)),
+        ("time", f"{summary['total_seconds']:.1f} s, peak memory {summary['peak_rss_mb']:,} MB"),
+    ]
     console.print()
     console.print(Text(summary["pipeline"], "bold"))
-    for name, value in rows.items():
+    for name, value in rows:
         console.print(Text.assemble((f"  {name:<12}", "dim"), value), soft_wrap=True)
 
 

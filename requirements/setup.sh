@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes .venv from the lock file of the newest stack that this machine can run; does nothing where it is up to date.
 #
-#   requirements/setup.sh          make or update .venv
-#   requirements/setup.sh lock     resolve both lock files anew from setup.py
+#   requirements/setup.sh                    make or update .venv
+#   requirements/setup.sh lock [--upgrade]   bring both lock files up to date with setup.py
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export UV_PYTHON_DOWNLOADS=never VIRTUAL_ENV="$PWD/.venv"
@@ -40,12 +40,12 @@ find_uv() {
 
 if [[ ${1:-} == lock ]]; then
   uv=$(find_uv "$(find_python 3.11 || find_python 3.10)")
-  lock() { # lock NAME PYTHON GLIBC
-    "$uv" pip compile setup.py --all-extras --generate-hashes --no-header --upgrade -q \
+  lock() { # lock NAME PYTHON GLIBC [FLAG ...]
+    "$uv" pip compile setup.py --all-extras --generate-hashes --no-header -q "${@:4}" \
       --python-version "$2" --python-platform "x86_64-manylinux_$3" -o "requirements/$1.lock"
   }
-  lock tfx-1.16-py3.10 3.10 2_28
-  lock tfx-1.21-py3.11 3.11 2_40
+  lock tfx-1.16-py3.10 3.10 2_28 "${@:2}"
+  lock tfx-1.21-py3.11 3.11 2_40 "${@:2}"
   exit
 fi
 

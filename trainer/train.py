@@ -48,7 +48,6 @@ def train(
     Returns:
         The metrics of each epoch.
     """
-    keras.utils.set_random_seed(config.seed)
     model.compile(
         optimizer=keras.optimizers.Adam(config.learning_rate),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),

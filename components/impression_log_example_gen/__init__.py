@@ -1,0 +1,1 @@
+"""Day-partitioned impression logs in Parquet -> Examples."""

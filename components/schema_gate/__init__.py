@@ -1,0 +1,1 @@
+"""Stops a run whose examples have anomalies; ExampleValidator only reports them."""

@@ -1,0 +1,229 @@
+"""Scores impressions, one JSON object a line, with an exported model. Needs TensorFlow, not TFX."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TextIO
+
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from schemas.tfmd import SERVING
+
+SCHEMA_ASSET = "assets.extra/schema.pbtxt"  # as in trainer/export.py, which cannot be imported without TFX's libraries
+
+_INT64 = range(-(2**63), 2**63)
+_MAX_FLOAT32 = 3.4028234663852886e38
+
+
+class ModelError(ValueError):
+    """A model that cannot be used; the message is one sentence."""
+
+
+class RequestError(ValueError):
+    """An impression that cannot be scored; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A SavedModel.
+
+    Attributes:
+        schema: The columns of a request by their names.
+        signature: Serialized tf.Examples, string [batch] -> `ctr` float32 [batch, 1].
+    """
+
+    schema: Mapping[str, schema_pb2.Feature]
+    signature: Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """What came of the lines.
+
+    Attributes:
+        scored: Number of lines with a ctr.
+        failed: Number of lines with an error.
+    """
+
+    scored: int
+    failed: int
+
+
+def load_model(directory: pathlib.Path) -> Model:
+    """Loads a model.
+
+    Args:
+        directory: A SavedModel with its TFMD schema in `assets.extra/schema.pbtxt`.
+
+    Raises:
+        ModelError: There is none, or it lacks something.
+    """
+    if not (directory / "saved_model.pb").is_file():
+        raise ModelError(f"{directory} is not a SavedModel: it has no saved_model.pb")
+    schema = _read_schema(directory / SCHEMA_ASSET)
+    try:
+        saved_model = tf.saved_model.load(str(directory))
+    except Exception as error:  # TensorFlow and protobuf have no common base for what a damaged file raises
+        raise ModelError(f"{directory} cannot be loaded: {_one_line(error)}") from error
+    signature = saved_model.signatures.get("serving_default")
+    if signature is None or list(signature.structured_outputs) != ["ctr"]:
+        raise ModelError(f"{directory} has no signature serving_default with the output ctr")
+    _, inputs = signature.structured_input_signature
+    if [spec.dtype for spec in inputs.values()] != [tf.string]:
+        raise ModelError(f"{directory}: signature serving_default does not take serialized tf.Examples")
+    (name,) = inputs
+    # The signature is a weak reference into the SavedModel, which this closure keeps.
+    return Model(schema, lambda examples: saved_model.signatures["serving_default"](**{name: examples}))
+
+
+def predict(model: Model, lines: Iterable[bytes], output: TextIO, batch_size: int = 1024) -> Counts:
+    """Scores lines; for each writes, in order, `{"ctr": 0.5}` or `{"error": "line 7: why", "line": 7}`.
+
+    Args:
+        model: The model.
+        lines: A JSON object each. Columns that the model does not know are ignored; null is a missing value.
+        output: Where to write the answers.
+        batch_size: Number of lines that are scored together.
+    """
+    scored = failed = 0
+    numbered = enumerate(lines, start=1)
+    while batch := list(itertools.islice(numbered, batch_size)):
+        answers = _score(model, [line for _, line in batch])
+        for (number, _), answer in zip(batch, answers, strict=True):
+            if isinstance(answer, str):
+                failed += 1
+                output.write(json.dumps({"error": f"line {number}: {answer}", "line": number}) + "\n")
+            else:
+                scored += 1
+                output.write(json.dumps({"ctr": answer}) + "\n")
+        output.flush()
+    return Counts(scored, failed)
+
+
+def _score(model: Model, lines: Sequence[bytes]) -> list[float | str]:
+    """Returns the ctr of each line, or why it has none."""
+    answers: list[float | str] = []
+    examples: dict[int, bytes] = {}
+    for index, line in enumerate(lines):
+        answers.append("")
+        try:
+            examples[index] = parse_request(line, model.schema)
+        except RequestError as error:
+            answers[index] = str(error)
+    for index, answer in zip(examples, _call(model, list(examples.values())), strict=True):
+        answers[index] = answer
+    return answers
+
+
+def _call(model: Model, examples: list[bytes]) -> Iterator[float | str]:
+    if not examples:
+        return
+    try:
+        ctrs = model.signature(tf.constant(examples))["ctr"].numpy()  # [batch, 1]
+    except tf.errors.OpError as error:
+        if len(examples) == 1:
+            yield f"the model rejects it: {_one_line(error)}"
+            return
+        for example in examples:  # one bad example fails its whole batch
+            yield from _call(model, [example])
+        return
+    for ctr in ctrs[:, 0]:
+        # float32's shortest decimal: as a float64 it would show digits that are not its own.
+        yield float(str(ctr)) if math.isfinite(ctr) else f"the model's ctr is {ctr}"
+
+
+def parse_request(line: bytes, schema: Mapping[str, schema_pb2.Feature]) -> bytes:
+    """Returns a line as a serialized tf.Example.
+
+    Args:
+        line: A JSON object: column -> value, list of values, or null.
+        schema: The columns of a request by their names.
+
+    Raises:
+        RequestError: The line is not a JSON object, or a value does not fit its column.
+    """
+    try:
+        request = json.loads(line.decode("utf-8-sig"), parse_constant=_reject_constant)
+    except json.JSONDecodeError as error:
+        raise RequestError(f"not JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise RequestError("not JSON that can be read: nested too deeply") from None
+    except ValueError as error:
+        raise RequestError(f"not JSON: {error}") from None
+    if not isinstance(request, dict):
+        raise RequestError(f"not a JSON object but {_show(request)}")
+    example = tf.train.Example()
+    for name, feature in schema.items():
+        value = request.get(name)
+        if value is not None:
+            _fill(example.features.feature[name], feature, value if isinstance(value, list) else [value])
+    return bytes(example.SerializeToString())
+
+
+def _fill(target: tf.train.Feature, feature: schema_pb2.Feature, values: list[Any]) -> None:
+    most = feature.value_count.max
+    if most and len(values) > most:
+        raise RequestError(f"{feature.name} has {len(values)} values, at most {most} can be")
+    if feature.type == schema_pb2.FeatureType.INT:
+        _check(feature.name, values, "an int64", lambda value: type(value) is int and value in _INT64)
+        target.int64_list.value.extend(values)
+    elif feature.type == schema_pb2.FeatureType.FLOAT:
+        _check(feature.name, values, "a float32", lambda value: type(value) in (int, float) and _fits_float32(value))
+        target.float_list.value.extend(values)
+    else:
+        _check(feature.name, values, "text", lambda value: isinstance(value, str) and _is_unicode(value))
+        target.bytes_list.value.extend(value.encode() for value in values)
+
+
+def _check(name: str, values: list[Any], wanted: str, fits: Callable[[Any], bool]) -> None:
+    for value in values:
+        if not fits(value):
+            raise RequestError(f"{name} must be {wanted} or a list of them, not {_show(value)}")
+
+
+def _fits_float32(value: float) -> bool:
+    return abs(value) <= _MAX_FLOAT32
+
+
+def _is_unicode(text: str) -> bool:
+    """Returns whether text can be written in UTF-8: JSON can hold half a surrogate pair."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _read_schema(file: pathlib.Path) -> dict[str, schema_pb2.Feature]:
+    try:
+        schema = text_format.Parse(file.read_text(encoding="utf-8"), schema_pb2.Schema())
+    except OSError as error:
+        raise ModelError(f"the model lacks the schema of its requests: {file}: {error.strerror}") from None
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise ModelError(f"{file} is not a TFMD schema: {_one_line(error)}") from None
+    features = {
+        feature.name: feature
+        for feature in schema.feature
+        if SERVING in feature.in_environment
+        or (SERVING in schema.default_environment and SERVING not in feature.not_in_environment)
+    }
+    if not features:
+        raise ModelError(f"{file} has no feature in the environment {SERVING}")
+    return features
+
+
+def _reject_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not a JSON value")
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

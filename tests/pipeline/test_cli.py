@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import pipeline
+from pipeline.cli import main
+from pipeline.movielens import ImpressionLog, MovieLensError
+from pipeline.supervise import RunFailedError
+
+ROOT = Path(pipeline.__file__).parents[1]
+HEAVY = ("tensorflow", "tfx", "apache_beam", "pyarrow", "pydantic", "rich", "yaml")
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
+
+
+@pytest.fixture
+def log(in_empty_folder: Path) -> Path:
+    for day in (1, 2):
+        folder = in_empty_folder / "logs" / "movielens" / f"day=1998-01-0{day}"
+        folder.mkdir(parents=True)
+        (folder / "part-0.parquet").touch()
+    return folder.parent
+
+
+@pytest.fixture
+def supervised(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The configs that `ctr run` has run, which none of these tests does."""
+    configs: list[Any] = []
+    monkeypatch.setattr("pipeline.supervise.supervise", configs.append)
+    return configs
+
+
+def ctr(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, prog_name="ctr")
+
+
+def in_process(code: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["run", "--help"], ["predict", "--help"]], ids=" ".join
+)
+def test_help_answers_at_once_and_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from pipeline.cli import main
+try:
+    main({arguments}, prog_name="ctr")
+finally:
+    print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+"""
+    in_process(code)  # the first one may have to compile and to read from a cold disk
+    start = time.monotonic()
+    finished = in_process(code)
+    assert time.monotonic() - start < 1
+    assert finished.returncode == 0
+    assert finished.stdout.startswith(("Usage: ctr", "ctr, version 0.1"))
+    assert finished.stderr == "[]\n"
+
+
+def test_a_bad_config_is_told_before_anything_heavy_is_imported() -> None:
+    code = """
+import sys
+from pipeline.cli import main
+try:
+    main(["run", "--set", "a=1"])
+finally:
+    print([name for name in ("tensorflow", "tfx", "apache_beam", "pyarrow") if name in sys.modules])
+"""
+    finished = in_process(code)
+    assert (finished.returncode, finished.stdout) == (1, "[]\n")
+
+
+def test_a_run_gets_the_config_with_its_overrides(log: Path, supervised: list[Any]) -> None:
+    result = ctr("run", "--set", "log.eval_days=1", "--set", "training.seed=7")
+    assert (result.exit_code, result.output) == (0, "")
+    (config,) = supervised
+    assert (config.name, config.training.seed) == ("movielens", 7)
+    assert Path("runs/movielens/logs").is_dir()
+
+
+def test_a_run_takes_a_config_file(log: Path, supervised: list[Any]) -> None:
+    Path("mine.yaml").write_text("name: mine", encoding="utf-8")
+    assert ctr("run", "--config", "mine.yaml").exit_code == 0
+    assert supervised[0].name == "mine"
+
+
+def test_a_run_takes_a_spec_from_the_current_folder(log: Path, supervised: list[Any]) -> None:
+    spec = "from schemas.features import *\nSPEC = FeatureSpec('mine', (IdFeature('site', 10),))"
+    Path("spec_in_the_current_folder.py").write_text(spec, encoding="utf-8")
+    features = "features=spec_in_the_current_folder:SPEC"
+    result = ctr("run", "--set", features, "--set", "log.eval_days=1", "--set", "evaluation.slices=[[site]]")
+    assert result.output == ""
+    assert len(supervised) == 1
+
+
+def broken_module(text: str) -> Callable[[], None]:
+    return lambda: Path("broken_spec.py").write_text(text, encoding="utf-8") and None
+
+
+def nothing() -> None:
+    pass
+
+
+BAD_RUNS = {
+    "unknown key": (nothing, ["a=1"], "ctr: unknown key a: known are "),
+    "no config file": (nothing, ["--config", "zzz"], "ctr: config zzz: no such file; packaged are criteo, movielens\n"),
+    "spec's module missing": (
+        nothing,
+        ["features=nowhere:X"],
+        "ctr: features 'nowhere:X': No module named 'nowhere'\n",
+    ),
+    "spec's form": (nothing, ["features=x"], "ctr: features 'x' is not of the form package.module:NAME\n"),
+    "spec's syntax": (
+        broken_module("("),
+        ["features=broken_spec:X"],
+        "ctr: features 'broken_spec:X': SyntaxError: '(' was never closed (broken_spec.py, line 1)\n",
+    ),
+    "spec's values": (
+        broken_module("from schemas.features import *\nIdFeature('site', 0)"),
+        ["features=broken_spec:X"],
+        "ctr: features 'broken_spec:X': ValueError: site: num_buckets is 0, must be positive\n",
+    ),
+    "slice nearly a feature": (
+        nothing,
+        ["evaluation.slices=[[age], [gendr]]"],
+        "ctr: evaluation.slices[1]: schemas.movielens:MOVIELENS has no feature gendr; did you mean gender?\n",
+    ),
+    "slice by the label": (
+        nothing,
+        ["evaluation.slices=[[label]]"],
+        "ctr: evaluation.slices[0]: schemas.movielens:MOVIELENS has no feature label; they are user_id, item_id, ",
+    ),
+    "MovieLens not there": (
+        nothing,
+        ["log.path=elsewhere"],
+        "ctr: log.path: there is no impression log at elsewhere: write one there, or correct the path "
+        "(`ctr data movielens --out elsewhere` writes it)\n",
+    ),
+    "other log not there": (
+        nothing,
+        ["features=schemas.notebook:NOTEBOOK", "evaluation.slices=[]", "log.path=elsewhere"],
+        "ctr: log.path: there is no impression log at elsewhere: write one there, or correct the path\n",
+    ),
+    "too few days": (nothing, ["log.eval_days=2"], "ctr: log.eval_days: the impression log has 2 day(s) with rows, "),
+    "runs_dir is a file": (
+        lambda: Path("file").touch(),
+        ["runs_dir=file"],
+        "ctr: runs_dir: cannot write to file/movielens: Not a directory\n",
+    ),
+    "runs_dir cannot be made": (
+        nothing,
+        ["runs_dir=/proc/nowhere"],
+        "ctr: runs_dir: cannot write to /proc/nowhere/movielens: No such file or directory\n",
+    ),
+    "runs_dir is remote": (nothing, ["runs_dir=gs://bucket"], "ctr: runs_dir gs://bucket: `ctr run` writes to this "),
+}
+
+
+@pytest.mark.parametrize(("prepare", "arguments", "message"), BAD_RUNS.values(), ids=BAD_RUNS)
+def test_a_run_that_cannot_succeed_is_one_sentence(
+    log: Path, supervised: list[Any], prepare: Callable[[], None], arguments: list[str], message: str
+) -> None:
+    prepare()
+    options = arguments if arguments[0] == "--config" else [f"--set={text}" for text in ["log.eval_days=1", *arguments]]
+    sys.modules.pop("broken_spec", None)
+    result = ctr("run", *options)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    assert supervised == []
+    assert not Path("runs").exists()
+
+
+def test_several_problems_are_told_together(supervised: list[Any]) -> None:
+    result = ctr("run", "--set", "features=x")
+    assert result.exit_code == 1
+    assert [line[:14] for line in result.stderr.splitlines()] == ["ctr: features ", "     log.path:"]
+
+
+def test_a_failed_run_has_status_1(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise RunFailedError("Trainer", "why", Path("the.log"))
+
+    monkeypatch.setattr("pipeline.supervise.supervise", fail)
+    result = ctr("run", "--set", "log.eval_days=1")
+    assert (result.exit_code, result.stderr) == (1, "ctr: Trainer failed\n     why\n     log: the.log\n")
+
+
+def test_a_bug_keeps_its_traceback(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.supervise.supervise", lambda _: {}["a bug"])
+    assert isinstance(ctr("run", "--set", "log.eval_days=1").exception, KeyError)
+
+
+def test_ctrl_c_has_status_130(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.supervise.supervise", interrupt)
+    result = ctr("run", "--set", "log.eval_days=1")
+    assert (result.exit_code, result.stderr) == (130, "ctr: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "--sett", "a=1"], ["zzz"], ["predict", "--input", "nowhere"]], ids=" ".join
+)
+def test_wrong_usage_has_status_2(arguments: list[str]) -> None:
+    result = ctr(*arguments)
+    assert result.exit_code == 2
+    assert "Error: " in result.stderr
+
+
+def write_log(
+    directory: Path, progress: Callable[[str, int, int | None], None], *, wheel: Path | None
+) -> ImpressionLog:
+    if not directory.exists():
+        progress("download", 0, None)
+        progress("download", 1, 1)
+        progress("write days", 0, 2)
+        directory.mkdir()
+        (directory / "wheel").write_text(str(wheel), encoding="utf-8")
+    return ImpressionLog(1000, 600, 2, "1998-01-01", "1998-01-02")
+
+
+def test_movielens_says_what_it_wrote_and_what_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.movielens.write_impression_log", write_log)
+    rows = "1,000 rows, 600 of them clicks, on 2 days from 1998-01-01 to 1998-01-02, in here\n"
+    first = ctr("data", "movielens", "--out", "here", "--wheel", "a.whl")
+    assert (first.exit_code, first.stdout) == (0, f"written: {rows}")
+    assert Path("here/wheel").read_text() == "a.whl"
+    assert ctr("data", "movielens", "--out", "here").stdout == f"already there: {rows}"
+
+
+def test_movielens_goes_where_the_config_looks(monkeypatch: pytest.MonkeyPatch, supervised: list[Any]) -> None:
+    monkeypatch.setattr("pipeline.movielens.write_impression_log", write_log)
+    Path("logs").mkdir()
+    assert ctr("data", "movielens").exit_code == 0
+    assert ctr("run").stderr == (
+        "ctr: log.path: the impression log logs/movielens is empty: it needs a day=YYYY-MM-DD folder of Parquet files a day\n"
+    )
+
+
+def test_movielens_errors_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MovieLensError("cannot download it")
+
+    monkeypatch.setattr("pipeline.movielens.write_impression_log", fail)
+    result = ctr("data", "movielens")
+    assert (result.exit_code, result.stderr.strip()) == (1, "ctr: cannot download it")
+
+
+def test_predict_without_a_pushed_model_is_one_sentence() -> None:
+    result = ctr("predict", "--config", "criteo")
+    assert result.exit_code == 1
+    assert result.stderr == "ctr: no model in runs/criteo/serving: `ctr run` pushes one there once it is blessed\n"
+
+
+def test_predict_takes_the_highest_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("9", "10", "tmp", "11.new"):
+        (Path("runs/movielens/serving") / name).mkdir(parents=True)
+    Path("runs/movielens/serving/12").touch()
+    result = ctr("predict")
+    assert result.exit_code == 1
+    assert result.stderr.endswith("ctr: runs/movielens/serving/10 is not a SavedModel: it has no saved_model.pb\n")
+
+
+def test_predict_prints_answers_and_counts_and_fails_if_a_line_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    def score(model: str, lines: Any, output: Any) -> Any:
+        from pipeline.predict import Counts
+
+        numbers = [json.loads(line) for line in lines]
+        output.write(f"{model} {numbers}\n")
+        return Counts(scored=numbers[0], failed=numbers[1])
+
+    monkeypatch.setattr("pipeline.predict.load_model", str)
+    monkeypatch.setattr("pipeline.predict.predict", score)
+    good = CliRunner().invoke(main, ["predict", "--model", "m"], input="1000\n0\n")
+    assert (good.exit_code, good.stdout, good.stderr) == (0, "m [1000, 0]\n", "1,000 scored, 0 failed, with m\n")
+    Path("lines.jsonl").write_text("1\n2\n", encoding="utf-8")
+    bad = ctr("predict", "--model", "m", "--input", "lines.jsonl")
+    assert (bad.exit_code, bad.stdout, bad.stderr) == (1, "m [1, 2]\n", "1 scored, 2 failed, with m\n")

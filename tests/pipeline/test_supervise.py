@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console, Group
+
+from pipeline import supervise as module
+from pipeline.config import PipelineConfig, config_from_json, load_config
+from pipeline.supervise import RunFailedError, supervise
+
+SUMMARY: dict[str, Any] = {
+    "pipeline": "movielens",
+    "examples": {"train": 89619, "eval": 10381},
+    "metrics": {"auc": 0.7231, "auc_pr": 0.7, "log_loss": 0.6101, "calibration": None},
+    "blessed": True,
+    "not_blessed_because": None,
+    "baseline": None,
+    "pushed_model": "serving/17",
+    "seconds": {"Trainer": 12.3},
+}
+PRELUDE = """
+import argparse, json, os, pathlib, signal, subprocess, sys, time
+parser = argparse.ArgumentParser()
+parser.add_argument("--events-fd", type=int, required=True)
+fd = parser.parse_args().events_fd
+text = sys.stdin.read()
+config = json.loads(text)
+def emit(event, **fields):
+    os.write(fd, (json.dumps({"event": event, **fields}) + "\\n").encode())
+def finish(**changes):
+    path = pathlib.Path(config["runs_dir"]) / config["name"] / "summary.json"
+    path.write_text(json.dumps({**SUMMARY, **changes}))
+    emit("summary", path=str(path))
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> PipelineConfig:
+    (tmp_path / "movielens" / "logs").mkdir(parents=True)
+    return load_config(None, [f"runs_dir={tmp_path}"])
+
+
+def child(tmp_path: Path, body: str) -> list[str]:
+    script = tmp_path / "child.py"
+    script.write_text(f"SUMMARY = {SUMMARY!r}\n{PRELUDE}\n{textwrap.dedent(body)}", encoding="utf-8")
+    return [sys.executable, str(script)]
+
+
+def run(config: PipelineConfig, body: str, encoding: str = "utf-8") -> tuple[dict[str, Any], str]:
+    raw = io.BytesIO()
+    console = Console(file=io.TextIOWrapper(raw, encoding=encoding, write_through=True), width=80)
+    summary = supervise(config, child(Path(config.runs_dir), body), console)
+    return summary, raw.getvalue().decode(encoding)
+
+
+def the_log(config: PipelineConfig) -> Path:
+    (log,) = Path(config.runs_dir).glob("movielens/logs/*")
+    return log
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs; one that has ended, and that nobody has waited for, does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(condition: Any, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.02)
+
+
+SUCCESS = """
+emit("started", component="Transform")
+emit("finished", component="Transform", seconds=0.04, cached=True)
+emit("started", component="Trainer")
+emit("progress", component="Trainer", text="reading")
+emit("progress", component="Trainer", text="epoch 1/2: loss 0.5 [x]")
+emit("finished", component="Trainer", seconds=12.34, cached=False)
+finish()
+"""
+
+
+def test_a_success_prints_plain_lines_where_there_is_no_terminal(config: PipelineConfig) -> None:
+    _, output = run(config, SUCCESS)
+    lines = output.splitlines()
+    assert lines[0] == f"  log: {the_log(config)}"
+    assert lines[1:4] == [
+        "✓ Transform                  cached",
+        "    epoch 1/2: loss 0.5 [x]",
+        "✓ Trainer                      12.3 s",
+    ]
+    assert "\x1b" not in output
+    assert "reading" not in output
+
+
+def test_a_success_ends_with_the_figures(config: PipelineConfig) -> None:
+    _, output = run(config, SUCCESS)
+    rows = [line.split(maxsplit=1) for line in output.partition("\nmovielens\n")[2].splitlines()]
+    assert [row for row in rows if row[0] in ("rows", "AUC", "calibration", "verdict", "baseline", "model", "log")] == [
+        ["rows", "89,619 train, 10,381 eval"],
+        ["AUC", "0.7231"],
+        ["log", "loss    0.6101"],
+        ["calibration", "-"],
+        ["verdict", "blessed"],
+        ["baseline", "none: no model was blessed before"],
+        ["model", "serving/17"],
+        ["log", str(the_log(config))],
+    ]
+
+
+def test_paths_below_the_current_folder_are_short(config: PipelineConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(config.runs_dir)
+    _, output = run(config, f"finish(pushed_model={config.runs_dir + '/serving/3'!r}, baseline='/elsewhere/7')")
+    assert "  model       serving/3\n" in output
+    assert "  baseline    /elsewhere/7\n" in output
+
+
+def test_the_parent_completes_the_summary(config: PipelineConfig) -> None:
+    summary, _ = run(config, "x = b'x' * 150_000_000; time.sleep(0.3); finish()")
+    file = Path(config.runs_dir) / "movielens" / "summary.json"
+    assert json.loads(file.read_text()) == summary
+    assert {key: summary[key] for key in SUMMARY} == SUMMARY
+    assert 0.3 <= summary["total_seconds"] < 30
+    assert 150 < summary["peak_rss_mb"] < 100_000
+    assert sorted(path.name for path in file.parent.iterdir()) == ["logs", "summary.json"]
+
+
+def test_a_model_that_is_not_blessed_is_no_failure(config: PipelineConfig) -> None:
+    body = "finish(blessed=False, not_blessed_because=['auc is 0.4,\\n not 0.5', 'b'], pushed_model=None)"
+    _, output = run(config, body)
+    assert "  verdict     not blessed, nothing pushed\n" in output
+    assert "  because     auc is 0.4, not 0.5\n  because     b\n" in output
+    assert "  model       none pushed\n" in output
+
+
+def test_the_child_gets_the_config_and_its_output_goes_to_the_log(config: PipelineConfig) -> None:
+    body = """
+    print("to stdout")
+    print("to stderr", file=sys.stderr)
+    pathlib.Path(sys.argv[0]).with_name("got").write_text(text)
+    finish()
+    """
+    _, output = run(config, body)
+    assert config_from_json((Path(config.runs_dir) / "got").read_text()) == config
+    assert sorted(the_log(config).read_text().splitlines()) == ["to stderr", "to stdout"]
+    assert "to std" not in output
+
+
+def test_the_log_is_named_by_time_and_process(config: PipelineConfig) -> None:
+    run(config, "finish()")
+    stamp, _, pid = the_log(config).stem.partition("-")
+    assert time.strptime(stamp, "%Y%m%dT%H%M%SZ")
+    assert pid == str(os.getpid())
+
+
+def test_ascii_output_has_ascii_marks(config: PipelineConfig) -> None:
+    _, output = run(config, SUCCESS, encoding="ascii")
+    assert "\n+ Trainer " in output
+
+
+FAILURES = {
+    "event": (
+        'emit("started", component="Trainer"); emit("failed", component="Trainer", cause="a\\n  b"); sys.exit(1)',
+        ["Trainer failed", "a b"],
+    ),
+    "event and status 0": ('emit("failed", component="Trainer", cause="a"); finish()', ["Trainer failed", "a"]),
+    "event outside a component": ('emit("failed", component=None, cause="a"); sys.exit(1)', ["the run failed", "a"]),
+    "out of memory": (
+        'emit("started", component="Trainer"); os.kill(os.getpid(), signal.SIGKILL)',
+        ["Trainer failed", "killed (out of memory?)"],
+    ),
+    "crash": (
+        'emit("started", component="Trainer"); os.kill(os.getpid(), signal.SIGSEGV)',
+        ["Trainer failed", "killed by SIGSEGV"],
+    ),
+    "between components": (
+        'emit("started", component="A"); emit("finished", component="A", seconds=1, cached=False); sys.exit(3)',
+        ["the run failed", "exit status 3: nothing in the log"],
+    ),
+    "exception": (
+        "print('early', flush=True); 1 / 0",
+        ["the run failed", "exit status 1: ZeroDivisionError: division by zero"],
+    ),
+    "status after the summary": ("finish(); sys.exit(2)", ["the run failed", "exit status 2: nothing in the log"]),
+    "torn event": (
+        'os.write(fd, b\'{"event": "fai\'); sys.exit(2)',
+        ["the run failed", "exit status 2: nothing in the log"],
+    ),
+    "no summary": ("", ["the run failed", "the pipeline ended without a readable summary: none was written"]),
+}
+
+
+@pytest.mark.parametrize(("body", "message"), FAILURES.values(), ids=FAILURES)
+def test_a_failure_has_component_cause_and_log(config: PipelineConfig, body: str, message: list[str]) -> None:
+    with pytest.raises(RunFailedError) as raised:
+        run(config, body)
+    assert str(raised.value).splitlines() == [*message, f"log: {the_log(config)}"]
+
+
+def test_a_summary_that_is_no_json_is_a_failure(config: PipelineConfig) -> None:
+    with pytest.raises(RunFailedError, match="ended without a readable summary: Expecting value"):
+        run(config, "path = sys.argv[0] + '.json'; pathlib.Path(path).write_text('x'); emit('summary', path=path)")
+
+
+def test_the_failed_component_is_shown_with_its_seconds(config: PipelineConfig) -> None:
+    output = io.StringIO()
+    body = 'emit("started", component="Trainer"); time.sleep(0.25); sys.exit(1)'
+    with pytest.raises(RunFailedError):
+        supervise(config, child(Path(config.runs_dir), body), Console(file=output))
+    name, seconds, unit = output.getvalue().splitlines()[1].split()[1:]
+    assert (name, unit) == ("Trainer", "s")
+    assert 0.2 <= float(seconds) < 10
+
+
+def test_a_line_that_is_no_json_is_skipped(config: PipelineConfig) -> None:
+    _, output = run(
+        config,
+        "os.write(fd, b'nonsense\\n'); emit('unknown'); os.write(fd, b'[1]\\n');"
+        + SUCCESS.replace("\n", ";").strip(";"),
+    )
+    assert "✓ Trainer " in output
+
+
+def test_an_event_that_comes_in_two_pieces_is_one_event(config: PipelineConfig) -> None:
+    body = """
+    emit("started", component="Trainer")
+    os.write(fd, b'{"event": "progress", "text": "epo')
+    time.sleep(0.3)
+    os.write(fd, b'ch 1/2"}' + bytes([10]))
+    finish()
+    """
+    _, output = run(config, body)
+    assert "    epoch 1/2\n" in output
+
+
+def test_a_grandchild_that_holds_the_pipe_does_not_hold_up_the_end_and_is_ended(config: PipelineConfig) -> None:
+    body = """
+    grandchild = subprocess.Popen(["sleep", "60"], pass_fds=[fd])
+    pathlib.Path(sys.argv[0]).with_name("pid").write_text(str(grandchild.pid))
+    finish()
+    """
+    start = time.monotonic()
+    run(config, body)
+    assert time.monotonic() - start < 30
+    wait_until(lambda: not is_running(int((Path(config.runs_dir) / "pid").read_text())))
+
+
+PARENT = """
+import sys
+from pipeline.config import load_config
+from pipeline.supervise import supervise
+supervise(load_config(None, ["runs_dir=" + sys.argv[1]]), sys.argv[2:])
+"""
+
+
+def start_parent(config: PipelineConfig, body: str, **options: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", PARENT, config.runs_dir, *child(Path(config.runs_dir), body)]
+    return subprocess.Popen(command, cwd=Path(module.__file__).parents[1], **options)
+
+
+HANG = """
+grandchild = subprocess.Popen(["sleep", "60"])
+pids = pathlib.Path(sys.argv[0]).with_name("pids")
+pids.with_suffix(".new").write_text(f"{os.getpid()} {grandchild.pid}")
+pids.with_suffix(".new").rename(pids)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize("stubborn", [False, True], ids=["", "child ignores SIGTERM"])
+def test_a_signal_ends_the_child_and_its_children(
+    config: PipelineConfig, number: signal.Signals, stubborn: bool
+) -> None:
+    body = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" * stubborn + HANG
+    parent = start_parent(config, body, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    pids = Path(config.runs_dir) / "pids"
+    wait_until(pids.exists)
+    parent.send_signal(number)
+    status = parent.wait(20)
+    assert status == (-signal.SIGINT if number == signal.SIGINT else 128 + number)
+    wait_until(lambda: not any(is_running(int(pid)) for pid in pids.read_text().split()))
+
+
+def test_nohup_is_respected(config: PipelineConfig) -> None:
+    parent = start_parent(
+        config,
+        HANG.replace("time.sleep(60)", "time.sleep(1); finish()"),
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    wait_until((Path(config.runs_dir) / "pids").exists)
+    parent.send_signal(signal.SIGHUP)
+    assert parent.wait(20) == 0
+
+
+def test_a_terminal_shows_a_spinner_with_the_latest_progress(config: PipelineConfig) -> None:
+    body = SUCCESS.replace('text="reading")', 'text="reading"); time.sleep(0.6)')
+    master, slave = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", "PYTHONIOENCODING": "utf-8"}
+    parent = start_parent(config, body, stdout=slave, stderr=slave, env=environment)
+    os.close(slave)
+    output = b""
+    try:
+        while chunk := os.read(master, 65536):
+            output += chunk
+    except OSError:  # how Linux reports that the other side is closed
+        pass
+    os.close(master)
+    assert parent.wait(20) == 0
+    text = output.decode()
+    assert "reading" in text
+    assert "\x1b[?25h" in text, "the cursor is shown again"
+    assert any(frame in text for frame in "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")
+
+
+def test_a_terminal_line_is_cut_not_wrapped(config: PipelineConfig) -> None:
+    output = io.StringIO()
+    console = Console(file=output, width=40)
+    progress = module._Progress(console)
+    progress.handle({"event": "started", "component": "Trainer"})
+    progress.handle({"event": "progress", "component": "Trainer", "text": "x" * 100})
+    console.print(Group(progress._status()))  # alone, it would be merged into a text that wraps
+    (line,) = output.getvalue().splitlines()
+    assert len(line) == 40
+    assert line.endswith("…")

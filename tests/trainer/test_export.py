@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_transform.tf_metadata import dataset_metadata
+
+from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
+from schemas.tfmd import make_schema
+from trainer.config import ModelConfig
+from trainer.export import export
+from trainer.model import model_fn
+
+SPEC = FeatureSpec(
+    "test",
+    (
+        IdFeature("item", 50, table="item"),
+        IdSequence("history", 50, max_length=3, table="item"),
+        IdFeature("country", 20, dtype="string"),
+        NumericFeature("age", dtype="int64"),
+        NumericFeature("price", "quantile_buckets", num_buckets=3),
+    ),
+    timestamp="time",
+)
+ROWS = [
+    {"item": [1], "history": [2, 3, 4, 5], "country": [b"DE"], "age": [10], "price": [0.5], "label": [1], "time": [1]},
+    {"item": [2], "history": [], "country": [b"FR"], "age": [30], "price": [1.5], "label": [0], "time": [2]},
+    {"item": [3], "history": [1], "country": [], "age": [], "price": [2.5], "label": [0], "time": [3]},
+]
+KINDS = {int: ("int64_list", tf.train.Int64List), float: ("float_list", tf.train.FloatList)}
+
+
+def _example(row):
+    feature = {}
+    for name, values in row.items():
+        if values:
+            kind, make = KINDS.get(type(values[0]), ("bytes_list", tf.train.BytesList))
+            feature[name] = tf.train.Feature(**{kind: make(value=values)})
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+
+def _pack(inputs):
+    """A transformation of the test's own: the trainer does not know the project's."""
+
+    def first(name, to_bucket, length=1):
+        values = inputs[name]
+        buckets = tf.SparseTensor(values.indices, to_bucket(values.values) + 1, values.dense_shape)
+        rows = tf.RaggedTensor.from_value_rowids(buckets.values, buckets.indices[:, 0], buckets.dense_shape[0])
+        return rows.to_tensor(shape=[None, length])
+
+    age = tft.scale_to_z_score(tf.cast(inputs["age"], tf.float32))
+    age = tf.RaggedTensor.from_value_rowids(age.values, age.indices[:, 0], age.dense_shape[0]).to_tensor(
+        shape=[None, 1]
+    )
+    ids = [
+        first("item", lambda ids: ids % 50),
+        first("history", lambda ids: ids % 50, 3),
+        first("country", lambda names: tft.hash_strings(names, 20)),
+        first("price", lambda prices: tft.bucketize(prices, 3)),
+    ]
+    label = inputs["label"]
+    label = tf.RaggedTensor.from_value_rowids(label.values, label.indices[:, 0], label.dense_shape[0])
+    return {
+        "ids": tf.concat(ids, axis=1),
+        "numbers": age,
+        "label": tf.cast(label.to_tensor(shape=[None, 1]), tf.float32)[:, 0],
+    }
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model with weights that look trained, its transformed batch, and the directory that it was exported to."""
+    with tft_beam.Context(temp_dir=str(tmp_path_factory.mktemp("tft"))):
+        raw = (ROWS, dataset_metadata.DatasetMetadata(make_schema(SPEC)))
+        (instances, _), transform_fn = raw | tft_beam.AnalyzeAndTransformDataset(_pack)
+        graph = str(tmp_path_factory.mktemp("graph"))
+        _ = transform_fn | tft_beam.WriteTransformFn(graph)
+    model = model_fn(SPEC, ModelConfig(embedding_dim=4, hidden_units=(8,)), seed=1)
+    generator = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(generator.normal(scale=0.3, size=weight.shape).astype(np.float32))
+    directory = str(tmp_path_factory.mktemp("export") / "model")
+    export(model, tft.TFTransformOutput(graph), SPEC, directory)
+    batch = {name: np.stack([instance[name] for instance in instances]) for name in ("ids", "numbers")}
+    return model, batch, directory
+
+
+@pytest.fixture(scope="module")
+def serve(exported):
+    return tf.saved_model.load(exported[2]).signatures["serving_default"]
+
+
+def _request(*rows):
+    return tf.constant([_example(row) for row in rows], tf.string)
+
+
+def test_exported_model_equals_the_one_in_memory(exported, serve):
+    model, batch, _ = exported
+    answer = serve(_request(*ROWS))
+    assert set(answer) == {"ctr"}
+    assert (answer["ctr"].dtype, answer["ctr"].shape) == (tf.float32, (3, 1))
+    expected = tf.sigmoid(model(batch)).numpy()
+    assert len(np.unique(expected)) == 3
+    np.testing.assert_allclose(answer["ctr"], expected, rtol=1e-6)
+
+
+def test_exported_model_loads_in_a_tf1_session_as_tf_serving_does(exported):
+    model, batch, directory = exported
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], directory)
+        signature = loaded.signature_def["serving_default"]
+        (examples,) = (tensor.name for tensor in signature.inputs.values())
+        ctr = session.run(signature.outputs["ctr"].name, {examples: [_example(row) for row in ROWS]})
+    np.testing.assert_allclose(ctr, tf.sigmoid(model(batch)), rtol=1e-6)
+
+
+def test_a_request_needs_no_label(serve):
+    without = [{name: values for name, values in row.items() if name not in ("label", "time")} for row in ROWS]
+    np.testing.assert_array_equal(serve(_request(*without))["ctr"], serve(_request(*ROWS))["ctr"])
+
+
+def test_an_example_without_features_gets_the_ctr_of_missing_values(exported, serve):
+    model = exported[0]
+    nothing = {"ids": np.zeros([1, 6], np.int64), "numbers": np.zeros([1, 1], np.float32)}
+    np.testing.assert_allclose(serve(_request({}))["ctr"], tf.sigmoid(model(nothing)), rtol=1e-6)
+
+
+def test_one_request_is_answered_as_in_a_batch(serve):
+    np.testing.assert_allclose(serve(_request(ROWS[1]))["ctr"], serve(_request(*ROWS))["ctr"][1:2], rtol=1e-6)
+
+
+def test_an_empty_batch_gets_an_empty_answer(serve):
+    assert serve(tf.constant([], tf.string))["ctr"].shape == (0, 1)
+
+
+def test_malformed_bytes_are_an_invalid_argument(serve):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Could not parse example"):
+        serve(tf.constant([b"not an example"]))
+
+
+def test_transform_features_gives_what_the_trainer_read(exported):
+    _, batch, directory = exported
+    transform = tf.saved_model.load(directory).signatures["transform_features"]
+    features = transform(_request(*ROWS))
+    np.testing.assert_array_equal(features["ids"], batch["ids"])
+    np.testing.assert_allclose(features["numbers"], batch["numbers"], rtol=1e-6)
+    np.testing.assert_array_equal(features["label"], [1, 0, 0])
+
+
+def test_the_schema_goes_with_the_model(exported):
+    with open(f"{exported[2]}/assets.extra/schema.pbtxt", encoding="utf-8") as file:
+        assert text_format.Parse(file.read(), schema_pb2.Schema()) == make_schema(SPEC)
