@@ -3,7 +3,7 @@ SHELL := bash
 PYTHON := .venv/bin/python
 SOURCES := pipeline components transform trainer schemas tests setup.py
 
-.PHONY: help setup run test lint lock
+.PHONY: help setup run test test-unit lint format lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,11 +18,18 @@ run: setup ## run the whole pipeline on MovieLens-100K
 test: setup ## run the tests
 	@$(PYTHON) -m pytest
 
+test-unit: setup ## run the tests but for the whole runs
+	@$(PYTHON) -m pytest --ignore tests/e2e
+
 lint: setup ## ruff, mypy, import-linter
 	@.venv/bin/ruff check $(SOURCES)
 	@.venv/bin/ruff format --check $(SOURCES)
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+
+format: setup ## let ruff put the sources in shape
+	@.venv/bin/ruff check --fix $(SOURCES)
+	@.venv/bin/ruff format $(SOURCES)
 
 lock: ## bring both lock files up to date with setup.py
 	@requirements/setup.sh lock

@@ -65,7 +65,10 @@ def movielens(out: pathlib.Path, wheel: pathlib.Path | None) -> None:
     from pipeline.movielens import MovieLensError, write_impression_log
 
     tasks: dict[str, TaskID] = {}
-    with _one_line(MovieLensError), Progress(console=Console(stderr=True), transient=True) as bars:
+    console = Console(stderr=True)
+    # In a file, even a bar that vanishes leaves an empty line.
+    progress = Progress(console=console, transient=True, disable=not console.is_terminal)
+    with _one_line(MovieLensError), progress as bars:
 
         def show(what: str, done: int, total: int | None) -> None:
             if what not in tasks:

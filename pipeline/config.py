@@ -50,14 +50,14 @@ class EvaluationConfig:
         slices: Each a list of raw columns; metrics are computed for every combination of their values.
         min_auc: Least AUC.
         max_log_loss: Greatest log loss, or null.
-        max_auc_loss: By how much the AUC may be below that of the latest blessed model.
+        max_auc_drop: By how much the AUC may be below that of the latest blessed model.
         min_slice_examples: Slices with fewer examples are left out of the results.
     """
 
     slices: tuple[tuple[str, ...], ...] = ()
     min_auc: Annotated[float, Field(ge=0, le=1)] = 0.5
     max_log_loss: NonNegative | None = None
-    max_auc_loss: NonNegative = 0.005
+    max_auc_drop: NonNegative = 0.005
     min_slice_examples: Positive = 1
 
 

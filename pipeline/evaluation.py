@@ -31,37 +31,41 @@ def make_eval_config(config: EvaluationConfig, spec: FeatureSpec) -> tfma.EvalCo
     auc = tfma.MetricThreshold(
         value_threshold=tfma.GenericValueThreshold(lower_bound={"value": config.min_auc}),
         change_threshold=tfma.GenericChangeThreshold(
-            direction=tfma.MetricDirection.HIGHER_IS_BETTER, absolute={"value": -config.max_auc_loss}
+            direction=tfma.MetricDirection.HIGHER_IS_BETTER, absolute={"value": -config.max_auc_drop}
         ),
+    )
+    bounds = (
+        []
+        if config.max_log_loss is None
+        else [
+            tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(upper_bound={"value": config.max_log_loss}))
+        ]
     )
     metrics = [
         tfma.MetricConfig(class_name="ExampleCount"),
-        tfma.MetricConfig(class_name="AUC", threshold=auc),
+        tfma.MetricConfig(class_name="AUC", per_slice_thresholds=_overall(auc)),
         tfma.MetricConfig(class_name="AUCPrecisionRecall"),
-        tfma.MetricConfig(class_name="BinaryCrossentropy", threshold=_log_loss_threshold(config)),
+        tfma.MetricConfig(class_name="BinaryCrossentropy", per_slice_thresholds=_overall(*bounds)),
         tfma.MetricConfig(class_name="Calibration"),
         tfma.MetricConfig(class_name="MeanLabel"),
         tfma.MetricConfig(class_name="MeanPrediction"),
         tfma.MetricConfig(class_name="CalibrationPlot"),
     ]
     eval_config = tfma.EvalConfig(
-        model_specs=[
-            tfma.ModelSpec(signature_name="serving_default", prediction_key="ctr", label_key=spec.label.name)
-        ],
+        model_specs=[tfma.ModelSpec(signature_name="serving_default", prediction_key="ctr", label_key=spec.label.name)],
         metrics_specs=[tfma.MetricsSpec(metrics=metrics)],
-        slicing_specs=[tfma.SlicingSpec()]
-        + [tfma.SlicingSpec(feature_keys=columns) for columns in config.slices],
+        slicing_specs=[tfma.SlicingSpec()] + [tfma.SlicingSpec(feature_keys=columns) for columns in config.slices],
     )
     eval_config.options.min_slice_size.value = config.min_slice_examples
     return eval_config
 
 
-def _log_loss_threshold(config: EvaluationConfig) -> tfma.MetricThreshold | None:
-    if config.max_log_loss is None:
-        return None
-    return tfma.MetricThreshold(
-        value_threshold=tfma.GenericValueThreshold(upper_bound={"value": config.max_log_loss})
-    )
+def _overall(*thresholds: tfma.MetricThreshold) -> list[tfma.PerSliceMetricThreshold]:
+    """Binds thresholds to all impressions together: a plain `threshold` would hold for every slice, however small."""
+    return [
+        tfma.PerSliceMetricThreshold(threshold=threshold, slicing_specs=[tfma.SlicingSpec()])
+        for threshold in thresholds
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,29 +83,41 @@ class Verdict:
     failures: tuple[str, ...]
 
 
-def read_verdict(evaluation_uri: str) -> Verdict:
+def read_verdict(evaluation_uri: str, has_baseline: bool) -> Verdict:
     """Reads the Evaluator's output.
 
     Args:
         evaluation_uri: Folder of the ModelEvaluation artifact.
+        has_baseline: Whether there was a model to compare with.
     """
     validation = tfma.load_validation_result(evaluation_uri)
-    with_baseline = bool(validation.validation_details.slicing_details) and _has_baseline(evaluation_uri)
-    result = tfma.load_eval_result(evaluation_uri, model_name="candidate" if with_baseline else None)
+    result = tfma.load_eval_result(evaluation_uri, model_name="candidate" if has_baseline else None)
     overall = result.get_metrics_for_slice(())
     metrics = {name: float(overall[tfma_name]["doubleValue"]) for name, tfma_name in METRICS.items()}
-    failures = tuple(
-        _failure_sentence(failure, per_slice.slice_key)
+    failures = [
+        failure_sentence(failure)
         for per_slice in validation.metric_validations_per_slice
         for failure in per_slice.failures
-    )
-    return Verdict(metrics, validation.validation_ok, failures)
+    ]
+    if validation.missing_thresholds:
+        failures.append("no threshold was checked")
+    return Verdict(metrics, validation.validation_ok, tuple(failures))
 
 
-def _has_baseline(evaluation_uri: str) -> bool:
-    config = tfma.load_eval_result(evaluation_uri).config
-    return any(model.is_baseline for model in config.model_specs)
+def failure_sentence(failure: tfma.proto.validation_result_pb2.ValidationFailure) -> str:
+    """Returns one sentence with the metric, its value and the bound that it broke.
 
-
-def _failure_sentence(failure: object, slice_key: object) -> str:
-    return f"{failure} {slice_key}"
+    Args:
+        failure: A threshold that does not hold; the value of a change threshold is candidate minus baseline.
+    """
+    names = {tfma_name: name for name, tfma_name in METRICS.items()}
+    metric = names.get(failure.metric_key.name, failure.metric_key.name)
+    value = failure.metric_value.double_value.value
+    threshold = failure.metric_threshold
+    if threshold.HasField("change_threshold"):
+        allowed = -threshold.change_threshold.absolute.value
+        return f"{metric} is {-value:.4f} below the baseline's, and may be at most {allowed:g} below"
+    bounds = threshold.value_threshold
+    if bounds.HasField("lower_bound") and not value >= bounds.lower_bound.value:
+        return f"{metric} is {value:.4f}, and must be at least {bounds.lower_bound.value:g}"
+    return f"{metric} is {value:.4f}, and must be at most {bounds.upper_bound.value:g}"

@@ -33,7 +33,7 @@ from trainer.config import ModelConfig, TrainingConfig
 from trainer.run import run_fn
 from transform.preprocessing import preprocessing_fn
 
-# Beam's direct runner by its full name: 2.77 would try Prism, which it has to download, and 2.61 does not know the short
+# Beam's direct runner by its full name: 2.77 would try Prism, which it has to download; 2.61 does not know the short
 # name. The image is never used; naming one keeps TFX from building a source distribution of itself for every executor.
 LOCAL_BEAM_ARGS = (
     "--runner=apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
@@ -64,9 +64,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
     )
     schema_gen = CuratedSchemaGen(schema_file=str(find_schema(config, spec)))
     statistics_gen = StatisticsGen(examples=example_gen.outputs["examples"], schema=schema_gen.outputs["schema"])
-    validator = ExampleValidator(
-        statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
-    )
+    validator = ExampleValidator(statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"])
     gate = SchemaGate(
         anomalies=validator.outputs["anomalies"],
         schema=schema_gen.outputs["schema"],
@@ -118,7 +116,16 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         pipeline_name=config.name,
         pipeline_root=str(home / "root"),
         components=[
-            example_gen, schema_gen, statistics_gen, validator, gate, transform, trainer, baseline, evaluator, pusher
+            example_gen,
+            schema_gen,
+            statistics_gen,
+            validator,
+            gate,
+            transform,
+            trainer,
+            baseline,
+            evaluator,
+            pusher,
         ],
         enable_cache=True,
         metadata_connection_config=sqlite_metadata_connection_config(str(home / "metadata.sqlite")),

@@ -25,9 +25,9 @@ def make_summary(
         results: The result of each node, by its id.
         seconds: Seconds that each node took.
     """
-    verdict = read_verdict(_output(results, "Evaluator", "evaluation").uri)
     (examples,) = results["ImpressionLogExampleGen"].outputs["examples"]
     baseline = results["LatestBlessedModel"].outputs.get("model", [])
+    verdict = read_verdict(_output(results, "Evaluator", "evaluation").uri, has_baseline=bool(baseline))
     pushed = _output(results, "Pusher", "pushed_model")
     return {
         "pipeline": pipeline_name,

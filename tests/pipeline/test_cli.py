@@ -253,9 +253,7 @@ def test_movielens_goes_where_the_config_looks(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("pipeline.movielens.write_impression_log", write_log)
     Path("logs").mkdir()
     assert ctr("data", "movielens").exit_code == 0
-    assert ctr("run").stderr == (
-        "ctr: log.path: the impression log logs/movielens is empty: it needs a day=YYYY-MM-DD folder of Parquet files a day\n"
-    )
+    assert ctr("run").stderr.startswith("ctr: log.path: the impression log logs/movielens is empty: ")
 
 
 def test_movielens_errors_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +262,7 @@ def test_movielens_errors_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("pipeline.movielens.write_impression_log", fail)
     result = ctr("data", "movielens")
-    assert (result.exit_code, result.stderr.strip()) == (1, "ctr: cannot download it")
+    assert (result.exit_code, result.stderr) == (1, "ctr: cannot download it\n")
 
 
 def test_predict_without_a_pushed_model_is_one_sentence() -> None:

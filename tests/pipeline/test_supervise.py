@@ -262,9 +262,10 @@ def test_a_grandchild_that_holds_the_pipe_does_not_hold_up_the_end_and_is_ended(
 
 PARENT = """
 import sys
+from pipeline import supervise
 from pipeline.config import load_config
-from pipeline.supervise import supervise
-supervise(load_config(None, ["runs_dir=" + sys.argv[1]]), sys.argv[2:])
+supervise.GRACE_SECONDS = 0.5
+supervise.supervise(load_config(None, ["runs_dir=" + sys.argv[1]]), sys.argv[2:])
 """
 
 

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+from tfx.proto.orchestration import pipeline_pb2
+
+from pipeline.local import ProgressHandler, ReportingDagRunner, one_line_cause
+
+
+def _raised(make):
+    try:
+        make()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def _wrapped():
+    try:
+        raise ValueError("day=2026-01-01/a.parquet, row 3: label is 7, must be 0 or 1")
+    except ValueError as error:
+        raise RuntimeError("the launcher failed") from error
+
+
+def _beams():
+    raise RuntimeError("ValueError: no such column [while running 'Write']")
+
+
+def _key_error():
+    raise KeyError("item")
+
+
+def _lines():
+    raise ValueError("\ntwo anomalies\ntrain: gender: unexpected\n")
+
+
+CAUSES = {
+    "the innermost": (_wrapped, "day=2026-01-01/a.parquet, row 3: label is 7, must be 0 or 1"),
+    "without Beam's step": (_beams, "RuntimeError: ValueError: no such column"),
+    "with the class where the message alone says little": (_key_error, "KeyError: 'item'"),
+    "the first line": (_lines, "two anomalies"),
+}
+
+
+@pytest.mark.parametrize(("make", "cause"), CAUSES.values(), ids=CAUSES.keys())
+def test_cause_in_one_line(make, cause):
+    assert one_line_cause(_raised(make)) == cause
+
+
+def test_partial_runs_are_refused():
+    with pytest.raises(ValueError, match="partial runs are not supported"):
+        ReportingDagRunner(print).run_with_ir(pipeline_pb2.Pipeline(), pipeline_pb2.RunOptions())
+
+
+def test_the_trainings_log_lines_are_the_running_components_progress():
+    events = []
+    runner = ReportingDagRunner(events.append)
+    runner.running = "Trainer"
+    record = logging.LogRecord("trainer.train", logging.INFO, "", 0, "epoch %d/%d", (1, 2), None)
+    ProgressHandler(runner, events.append).handle(record)
+    assert events == [{"event": "progress", "component": "Trainer", "text": "epoch 1/2"}]

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+from google.protobuf import text_format
+from tfx.dsl.compiler.compiler import Compiler
+
+from pipeline.config import ConfigError, LogConfig, PipelineConfig, load_config
+from pipeline.pipeline import create_pipeline, find_schema
+from schemas.movielens import MOVIELENS
+from schemas.tfmd import make_schema
+
+EDGES = {
+    "ImpressionLogExampleGen": set(),
+    "CuratedSchemaGen": set(),
+    "StatisticsGen": {"ImpressionLogExampleGen", "CuratedSchemaGen"},
+    "ExampleValidator": {"StatisticsGen", "CuratedSchemaGen"},
+    "SchemaGate": {"ExampleValidator", "CuratedSchemaGen"},
+    "Transform": {"ImpressionLogExampleGen", "SchemaGate"},
+    "Trainer": {"Transform"},
+    "LatestBlessedModel": set(),
+    "Evaluator": {"ImpressionLogExampleGen", "Trainer", "LatestBlessedModel", "SchemaGate"},
+    "Pusher": {"Trainer", "Evaluator"},
+}
+
+
+def _nodes(config):
+    return {
+        node.pipeline_node.node_info.id: node.pipeline_node
+        for node in Compiler().compile(create_pipeline(config)).nodes
+    }
+
+
+def test_nodes_and_edges():
+    nodes = _nodes(PipelineConfig())
+    assert {name: set(node.upstream_nodes) for name, node in nodes.items()} == EDGES
+
+
+def test_transform_and_trainer_are_named_by_their_functions_paths():
+    nodes = _nodes(PipelineConfig())
+
+    def parameter(node, name):
+        return nodes[node].parameters.parameters[name].field_value.string_value
+
+    assert parameter("Transform", "preprocessing_fn") == "transform.preprocessing.preprocessing_fn"
+    assert parameter("Trainer", "run_fn") == "trainer.run.run_fn"
+    assert not parameter("Trainer", "module_file")
+
+
+CHANGES = {
+    "training": ("training.learning_rate=0.5", {"Trainer"}),
+    "model": ("model.embedding_dim=3", {"Trainer"}),
+    "slices": ("evaluation.slices=[[age]]", {"Evaluator"}),
+    "eval days": ("log.eval_days=3", {"ImpressionLogExampleGen"}),
+}
+
+
+@pytest.mark.parametrize(("change", "changed"), CHANGES.values(), ids=CHANGES.keys())
+def test_a_changed_setting_changes_the_parameters_of_the_component_that_uses_it(change, changed):
+    before, after = _nodes(load_config(None, [])), _nodes(load_config(None, [change]))
+    assert {name for name in before if before[name].parameters != after[name].parameters} == changed
+
+
+EDITS = {
+    "transform": {"Transform"},
+    "trainer": {"Trainer"},
+    "schemas": {"ImpressionLogExampleGen", "SchemaGate", "Transform", "Trainer"},
+    "components": {"ImpressionLogExampleGen", "SchemaGate"},
+}
+
+
+@pytest.mark.parametrize(("package", "changed"), EDITS.items(), ids=EDITS.keys())
+def test_an_edit_of_our_sources_changes_the_parameters_of_what_depends_on_them(package, changed, monkeypatch):
+    before = _nodes(PipelineConfig())
+    real = pipeline_module().source_fingerprint
+    monkeypatch.setattr(
+        pipeline_module(),
+        "source_fingerprint",
+        lambda *packages: real(*packages) + ("edited" if package in packages else ""),
+    )
+    after = _nodes(PipelineConfig())
+    assert {name for name in before if before[name].parameters != after[name].parameters} == changed
+
+
+def pipeline_module():
+    import pipeline.pipeline
+
+    return pipeline.pipeline
+
+
+def test_the_metadata_root_and_serving_folders_are_below_runs_dir(tmp_path):
+    pipeline = create_pipeline(PipelineConfig(name="mine", runs_dir=str(tmp_path), log=LogConfig(path=str(tmp_path))))
+    assert pipeline.pipeline_info.pipeline_root == f"{tmp_path}/mine/root"
+    assert pipeline.metadata_connection_config.sqlite.filename_uri == f"{tmp_path}/mine/metadata.sqlite"
+    pusher = _nodes(PipelineConfig(name="mine", runs_dir=str(tmp_path)))["Pusher"]
+    assert f"{tmp_path}/mine/serving" in str(pusher.parameters.parameters["push_destination"])
+
+
+def test_the_schema_comes_with_the_spec(tmp_path):
+    assert find_schema(PipelineConfig(), MOVIELENS).name == "movielens.pbtxt"
+    curated = make_schema(MOVIELENS)
+    curated.feature[0].presence.min_fraction = 0.5  # curating bounds is what the file is for
+    file = tmp_path / "curated.pbtxt"
+    file.write_text(text_format.MessageToString(curated))
+    assert find_schema(PipelineConfig(schema_file=str(file)), MOVIELENS) == file
+
+
+def _without_gender():
+    schema = make_schema(MOVIELENS)
+    del schema.feature[[feature.name for feature in schema.feature].index("gender")]
+    return text_format.MessageToString(schema)
+
+
+BAD_SCHEMAS = {
+    "missing": (None, "no schema at .*; make it with: python -m schemas.tfmd schemas.movielens:MOVIELENS "),
+    "not a schema": ("feature: 1 2 3", "is not a TFMD schema"),
+    "another spec's": (_without_gender(), "differ in gender; make it with"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_SCHEMAS.values(), ids=BAD_SCHEMAS.keys())
+def test_a_bad_schema_file_is_one_sentence_with_the_remedy(text, message, tmp_path):
+    file = pathlib.Path(tmp_path) / "schema.pbtxt"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        create_pipeline(PipelineConfig(schema_file=str(file)))
