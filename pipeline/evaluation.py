@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2, validation_result_pb2
 
 from pipeline.config import EvaluationConfig
 from schemas.features import FeatureSpec
@@ -18,7 +19,7 @@ METRICS = {
 }
 
 
-def make_eval_config(config: EvaluationConfig, spec: FeatureSpec) -> tfma.EvalConfig:
+def make_eval_config(config: EvaluationConfig, spec: FeatureSpec) -> config_pb2.EvalConfig:
     """Returns TFMA's configuration.
 
     The metrics are named here one by one, for a SavedModel brings none of its own. The bound on the AUC's change binds
@@ -28,42 +29,47 @@ def make_eval_config(config: EvaluationConfig, spec: FeatureSpec) -> tfma.EvalCo
         config: Slices and thresholds.
         spec: The data set; its label is read from the raw examples.
     """
-    auc = tfma.MetricThreshold(
-        value_threshold=tfma.GenericValueThreshold(lower_bound={"value": config.min_auc}),
-        change_threshold=tfma.GenericChangeThreshold(
-            direction=tfma.MetricDirection.HIGHER_IS_BETTER, absolute={"value": -config.max_auc_drop}
+    auc = config_pb2.MetricThreshold(
+        value_threshold=config_pb2.GenericValueThreshold(lower_bound={"value": config.min_auc}),
+        change_threshold=config_pb2.GenericChangeThreshold(
+            direction=config_pb2.MetricDirection.HIGHER_IS_BETTER, absolute={"value": -config.max_auc_drop}
         ),
     )
     bounds = (
         []
         if config.max_log_loss is None
         else [
-            tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(upper_bound={"value": config.max_log_loss}))
+            config_pb2.MetricThreshold(
+                value_threshold=config_pb2.GenericValueThreshold(upper_bound={"value": config.max_log_loss})
+            )
         ]
     )
     metrics = [
-        tfma.MetricConfig(class_name="ExampleCount"),
-        tfma.MetricConfig(class_name="AUC", per_slice_thresholds=_overall(auc)),
-        tfma.MetricConfig(class_name="AUCPrecisionRecall"),
-        tfma.MetricConfig(class_name="BinaryCrossentropy", per_slice_thresholds=_overall(*bounds)),
-        tfma.MetricConfig(class_name="Calibration"),
-        tfma.MetricConfig(class_name="MeanLabel"),
-        tfma.MetricConfig(class_name="MeanPrediction"),
-        tfma.MetricConfig(class_name="CalibrationPlot"),
+        config_pb2.MetricConfig(class_name="ExampleCount"),
+        config_pb2.MetricConfig(class_name="AUC", per_slice_thresholds=_overall(auc)),
+        config_pb2.MetricConfig(class_name="AUCPrecisionRecall"),
+        config_pb2.MetricConfig(class_name="BinaryCrossentropy", per_slice_thresholds=_overall(*bounds)),
+        config_pb2.MetricConfig(class_name="Calibration"),
+        config_pb2.MetricConfig(class_name="MeanLabel"),
+        config_pb2.MetricConfig(class_name="MeanPrediction"),
+        config_pb2.MetricConfig(class_name="CalibrationPlot"),
     ]
-    eval_config = tfma.EvalConfig(
-        model_specs=[tfma.ModelSpec(signature_name="serving_default", prediction_key="ctr", label_key=spec.label.name)],
-        metrics_specs=[tfma.MetricsSpec(metrics=metrics)],
-        slicing_specs=[tfma.SlicingSpec()] + [tfma.SlicingSpec(feature_keys=columns) for columns in config.slices],
+    eval_config = config_pb2.EvalConfig(
+        model_specs=[
+            config_pb2.ModelSpec(signature_name="serving_default", prediction_key="ctr", label_key=spec.label.name)
+        ],
+        metrics_specs=[config_pb2.MetricsSpec(metrics=metrics)],
+        slicing_specs=[config_pb2.SlicingSpec()]
+        + [config_pb2.SlicingSpec(feature_keys=columns) for columns in config.slices],
     )
     eval_config.options.min_slice_size.value = config.min_slice_examples
     return eval_config
 
 
-def _overall(*thresholds: tfma.MetricThreshold) -> list[tfma.PerSliceMetricThreshold]:
+def _overall(*thresholds: config_pb2.MetricThreshold) -> list[config_pb2.PerSliceMetricThreshold]:
     """Binds thresholds to all impressions together: a plain `threshold` would hold for every slice, however small."""
     return [
-        tfma.PerSliceMetricThreshold(threshold=threshold, slicing_specs=[tfma.SlicingSpec()])
+        config_pb2.PerSliceMetricThreshold(threshold=threshold, slicing_specs=[config_pb2.SlicingSpec()])
         for threshold in thresholds
     ]
 
@@ -104,7 +110,7 @@ def read_verdict(evaluation_uri: str, has_baseline: bool) -> Verdict:
     return Verdict(metrics, validation.validation_ok, tuple(failures))
 
 
-def failure_sentence(failure: tfma.proto.validation_result_pb2.ValidationFailure) -> str:
+def failure_sentence(failure: validation_result_pb2.ValidationFailure) -> str:
     """Returns one sentence with the metric, its value and the bound that it broke.
 
     Args:
