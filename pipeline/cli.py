@@ -6,6 +6,7 @@ import contextlib
 import os
 import pathlib
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -131,7 +132,9 @@ def predict(model: str, lines: IO[bytes], config: pathlib.Path | None) -> None:
 
     with _one_line(ConfigError, PreflightError):
         directory = find_latest_model(load_config(config)) if model == "latest" else pathlib.Path(model)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow tells of the processor it runs on
+    # Which GPU libraries are not there, and that Python 3.10 is old: what goes wrong is raised, not only logged.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="google")
     from pipeline.predict import ModelError, load_model
     from pipeline.predict import predict as predict_lines
 
