@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import shutil
 import subprocess
@@ -59,6 +58,6 @@ def test_a_python_that_only_pyenv_has_is_found(tmp_path):
 
 def test_set_up_again_is_a_no_op_of_well_under_a_second():
     start = time.monotonic()
-    process = subprocess.run(["make", "setup"], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True)
+    process = subprocess.run([ROOT / "requirements/setup.sh"], capture_output=True, text=True)
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
     assert time.monotonic() - start < 2  # a loaded machine's second

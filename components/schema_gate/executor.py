@@ -108,5 +108,5 @@ def describe(anomalies: anomalies_pb2.Anomalies) -> Iterator[str]:
 
 def _describe_reasons(name: str, anomaly: anomalies_pb2.AnomalyInfo) -> Iterator[str]:
     for reason in anomaly.reason or [anomaly]:  # without reasons, the anomaly has the same two texts itself
-        texts = (" ".join(text.split()) for text in (reason.short_description, reason.description))
-        yield ": ".join([name, *(filter(None, texts))]) if any(texts) else f"{name}: unknown anomaly"
+        texts = [" ".join(text.split()) for text in (reason.short_description, reason.description) if text]
+        yield ": ".join([name, *(texts or ["unknown anomaly"])])

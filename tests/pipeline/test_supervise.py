@@ -289,7 +289,13 @@ def test_a_signal_ends_the_child_and_its_children(
     config: PipelineConfig, number: signal.Signals, stubborn: bool
 ) -> None:
     body = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" * stubborn + HANG
-    parent = start_parent(config, body, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    parent = start_parent(
+        config,
+        body,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # the tests may run under nohup
+    )
     pids = Path(config.runs_dir) / "pids"
     wait_until(pids.exists)
     parent.send_signal(number)
