@@ -1,12 +1,14 @@
 """Package metadata. Exact versions are in requirements/*.lock, one file for each supported stack."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="tfx-deepfm",
     version="0.1.0",
     description="A TFX production pipeline for DeepFM click-through-rate models",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",

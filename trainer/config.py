@@ -46,7 +46,8 @@ class TrainingConfig:
     Attributes:
         batch_size: Examples per step.
         max_epochs: Passes over the training split, at most.
-        learning_rate: Adam's step size.
+        learning_rate: Step size, of the embedding table and of all other weights.
+        table_optimizer: How the embedding table's rows are updated, see `trainer/optimizers.py`; the rest is Adam's.
         patience: Epochs without a better `monitor` on the eval split after which training stops.
         monitor: The eval metric that chooses the best epoch, whose weights are kept.
         shuffle_buffer: Examples among which the next one is drawn at random.
@@ -56,6 +57,7 @@ class TrainingConfig:
     batch_size: Positive = 1024
     max_epochs: Positive = 10
     learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    table_optimizer: Literal["adam", "adagrad", "rowwise_adagrad"] = "adam"
     patience: Positive = 2
     monitor: Literal["auc", "log_loss"] = "auc"
     shuffle_buffer: Positive = 100_000

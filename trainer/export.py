@@ -10,7 +10,7 @@ import tensorflow_transform as tft
 from google.protobuf import text_format
 from tensorflow_transform.tf_metadata import schema_utils
 
-from schemas.features import LABEL, FeatureSpec
+from schemas.features import FeatureSpec
 from schemas.tfmd import SERVING, TRAINING, make_schema
 from trainer.model import DeepFM
 

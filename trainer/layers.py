@@ -5,6 +5,7 @@ Guo et al., "DeepFM: A Factorization-Machine based Neural Network for CTR Predic
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import keras
@@ -73,15 +74,33 @@ def pool_fields(factors: tf.Tensor, ids: tf.Tensor, fields: Sequence[IdField]) -
     Returns:
         float32 [batch, num_fields, dim].
     """
-    pooled = []
-    for field in fields:
-        total = tf.reduce_sum(factors[:, field.positions], axis=1)  # [batch, dim]
-        if field.pooling != "sum":
-            count = tf.math.count_nonzero(ids[:, field.positions], axis=1, keepdims=True, dtype=factors.dtype)
-            count = tf.maximum(count, 1)  # [batch, 1]
-            total /= count if field.pooling == "mean" else tf.sqrt(count)
-        pooled.append(total)
-    return tf.stack(pooled, axis=1)
+    runs = [list(run) for _, run in itertools.groupby(fields, key=_position_key)]
+    sizes = [sum(field.max_length for field in run) for run in runs]
+    # One split, not a slice a field: the gradient of a slice is a tensor of the whole size.
+    pooled = [
+        _pool(part, part_ids, run[0])
+        for run, part, part_ids in zip(
+            runs, tf.split(factors, sizes, axis=1), tf.split(ids, sizes, axis=1), strict=True
+        )
+    ]
+    return tf.concat(pooled, axis=1)
+
+
+def _position_key(field: IdField) -> str:
+    """Groups neighbouring fields of one position; a sequence stands alone."""
+    return "" if field.max_length == 1 and field.pooling == "sum" else field.name
+
+
+def _pool(factors: tf.Tensor, ids: tf.Tensor, field: IdField) -> tf.Tensor:
+    """Pools one sequence to [batch, 1, dim]; leaves fields of one position, [batch, num_fields, dim], as they are."""
+    if not _position_key(field):
+        return factors
+    total = tf.reduce_sum(factors, axis=1, keepdims=True)  # [batch, 1, dim]
+    if field.pooling == "sum":
+        return total
+    count = tf.math.count_nonzero(ids, axis=1, keepdims=True, dtype=factors.dtype)[:, :, tf.newaxis]
+    count = tf.maximum(count, 1)  # [batch, 1, 1]
+    return total / (count if field.pooling == "mean" else tf.sqrt(count))
 
 
 def fm_term(factors: tf.Tensor) -> tf.Tensor:

@@ -76,15 +76,20 @@ class DeepFM(keras.Model):
             rows = self.embedding_table(ids)  # [batch, num_positions, 1 + dim]
             if training and self._embedding_l2:
                 self.add_loss(self._embedding_l2 * tf.reduce_sum(tf.square(rows)) / tf.cast(batch_size, rows.dtype))
-            factors = rows[:, :, 1:]  # [batch, num_positions, dim]
+            weights, factors = tf.split(rows, [1, rows.shape[2] - 1], axis=2)  # [batch, num_positions, 1 and dim]
             pooled = pool_fields(factors, ids, self._fields)  # [batch, num_fields, dim]
-            linear += tf.reduce_sum(rows[:, :, 0], axis=1, keepdims=True)
+            linear += tf.reduce_sum(weights, axis=1)
             fm = fm_term(factors if self._fm_over == "positions" else pooled)
             tower_inputs.append(tf.reshape(pooled, [batch_size, pooled.shape[1] * pooled.shape[2]]))
         if self._num_numbers:
             linear += self.number_weights(features[NUMBERS])
             tower_inputs.append(features[NUMBERS])
         return linear, fm, self.deep_tower(tf.concat(tower_inputs, axis=1), training=training)
+
+    @property
+    def tables(self) -> list[keras.Variable]:
+        """The variables that are only gathered from: the embedding table, if there are id fields."""
+        return [self.embedding_table.table] if self._fields else []
 
     def zero_batch(self) -> dict[str, tf.Tensor]:
         """Returns a batch of one impression without any value, in the form of `call`'s features."""

@@ -1,4 +1,4 @@
-"""The training loop: Adam, early stopping on the eval split, the best epoch's weights."""
+"""The training loop: a row-sparse optimizer, early stopping on the eval split, the best epoch's weights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import keras
 import tensorflow as tf
 
 from trainer.config import TrainingConfig
+from trainer.model import DeepFM
+from trainer.optimizers import ROW_RULES, RowSparse
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ class EpochLog(keras.callbacks.Callback):
 
 
 def train(
-    model: keras.Model,
+    model: DeepFM,
     train_data: tf.data.Dataset,
     eval_data: tf.data.Dataset,
     config: TrainingConfig,
@@ -39,7 +41,7 @@ def train(
     """Trains a model in place; it ends with the weights of the epoch with the best `config.monitor`.
 
     Args:
-        model: Returns logits float32 [batch, 1].
+        model: The model.
         train_data: Batches of (features, label [batch, 1]), one epoch.
         eval_data: The same of the eval split.
         config: The training's settings.
@@ -49,7 +51,9 @@ def train(
         The metrics of each epoch.
     """
     model.compile(
-        optimizer=keras.optimizers.Adam(config.learning_rate),
+        optimizer=RowSparse(
+            keras.optimizers.Adam(config.learning_rate), ROW_RULES[config.table_optimizer](), model.tables
+        ),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         metrics=[
             keras.metrics.BinaryCrossentropy(from_logits=True, name="log_loss"),

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from schemas.features import FeatureSpec, IdFeature, IdSequence
+from trainer.config import ModelConfig
+from trainer.model import model_fn
+from trainer.optimizers import ROW_RULES, Adagrad, Adam, RowSparse, RowwiseAdagrad
+
+DENSE = {"adam": keras.optimizers.Adam, "adagrad": keras.optimizers.Adagrad}
+EVERY_ROW = [[0, 1, 2, 3, 4, 2, 2, 0], [4, 3, 2, 1, 0], [1, 1, 1, 0, 2, 3, 4]]
+
+
+def _table():
+    return keras.Variable(np.linspace(-1, 1.1, 15, dtype=np.float32).reshape(5, 3), name="table")
+
+
+def _step(optimizer, table, ids, weights=None, densify=False):
+    """One step of sum_i w_i * |row_i|^2 over the ids of a batch, some of which come twice."""
+    with tf.GradientTape() as tape:
+        rows = tf.gather(table.value, ids)
+        loss = tf.reduce_sum(tf.cast(weights or [1.0] * len(ids), tf.float32)[:, None] * tf.square(rows))
+    gradient = tape.gradient(loss, table.value)
+    # Keras 3's optimizers square the gradients of a row that comes twice one by one, where they are given as slices.
+    optimizer.apply([tf.convert_to_tensor(gradient) if densify else gradient], [table])
+
+
+def _row_sparse(rule, table, learning_rate=0.1):
+    return RowSparse(keras.optimizers.SGD(learning_rate), rule, [table])
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_a_batch_of_every_row_is_stepped_as_by_the_dense_optimizer(name):
+    sparse_table, dense_table = _table(), _table()
+    sparse, dense = _row_sparse(ROW_RULES[name](), sparse_table), DENSE[name](0.1)
+    for ids in EVERY_ROW:
+        _step(sparse, sparse_table, ids)
+        _step(dense, dense_table, ids, densify=True)
+    assert np.abs(dense_table.numpy() - _table().numpy()).min() > 1e-3
+    np.testing.assert_allclose(sparse_table.numpy(), dense_table.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ROW_RULES.values(), ids=ROW_RULES.keys())
+def test_rows_that_a_batch_does_not_read_keep_their_values_and_slots_to_the_bit(rule):
+    table = _table()
+    optimizer = _row_sparse(rule(), table)
+    for ids in EVERY_ROW:
+        _step(optimizer, table, ids)
+    values, slots = table.numpy(), optimizer.slots(table).numpy()
+    _step(optimizer, table, [1, 3, 3])
+    np.testing.assert_array_equal(table.numpy()[[0, 2, 4]], values[[0, 2, 4]])
+    np.testing.assert_array_equal(optimizer.slots(table).numpy()[[0, 2, 4]], slots[[0, 2, 4]])
+    assert np.all(table.numpy()[[1, 3]] != values[[1, 3]])
+    assert np.all(optimizer.slots(table).numpy()[[1, 3]] != slots[[1, 3]])
+
+
+@pytest.mark.parametrize("rule", ROW_RULES.values(), ids=ROW_RULES.keys())
+def test_an_id_that_comes_twice_is_stepped_once_with_the_sum(rule):
+    twice, once = _table(), _table()
+    _step(_row_sparse(rule(), twice), twice, [2, 4, 2])
+    _step(_row_sparse(rule(), once), once, [2, 4], weights=[2.0, 1.0])
+    np.testing.assert_allclose(twice.numpy(), once.numpy(), rtol=1e-6)
+
+
+def test_adagrads_known_answer():
+    table = keras.Variable(np.float32([[3.0, 1.0]]))
+    optimizer = _row_sparse(Adagrad(initial_accumulator=0.0, epsilon=0.0), table)
+    _step(optimizer, table, [0])  # gradient (6, 2)
+    np.testing.assert_allclose(table.numpy(), [[3 - 0.1 * 6 / 6, 1 - 0.1 * 2 / 2]], rtol=1e-6)
+    np.testing.assert_allclose(optimizer.slots(table).numpy(), [[36, 4]])
+
+
+def test_rowwise_adagrads_known_answer():
+    table = keras.Variable(np.float32([[3.0, 1.0]]))
+    optimizer = _row_sparse(RowwiseAdagrad(initial_accumulator=0.0, epsilon=0.0), table)
+    _step(optimizer, table, [0])  # gradient (6, 2), whose mean square is 20
+    np.testing.assert_allclose(table.numpy(), [[3 - 0.1 * 6 / 20**0.5, 1 - 0.1 * 2 / 20**0.5]], rtol=1e-6)
+    np.testing.assert_allclose(optimizer.slots(table).numpy(), [[20]])
+
+
+def test_adams_known_answer():
+    table = keras.Variable(np.float32([[3.0, -1.0]]))
+    optimizer = _row_sparse(Adam(epsilon=0.0), table)
+    _step(optimizer, table, [0])  # the first step of Adam is the rate, in the gradient's direction
+    np.testing.assert_allclose(table.numpy(), [[2.9, -0.9]], rtol=1e-5)
+    np.testing.assert_allclose(optimizer.slots(table).numpy(), [[0.6, -0.2, 0.036, 0.004]], rtol=1e-4)
+
+
+def test_the_rest_is_stepped_by_its_own_optimizer_whose_rate_and_steps_are_the_whole_ones():
+    table, bias = _table(), keras.Variable(np.float32([1.0]), name="bias")
+    optimizer = RowSparse(keras.optimizers.SGD(0.5), Adam(), [table])
+    optimizer.build([table, bias])
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.gather(table.value, [1])) + 2 * bias.value[0]
+    optimizer.apply(tape.gradient(loss, [table.value, bias.value]), [table, bias])
+    np.testing.assert_allclose(bias.numpy(), [0.0])
+    assert int(optimizer.iterations) == int(optimizer.rest.iterations) == 1
+    before = table.numpy()
+    optimizer.learning_rate = 0.0
+    assert float(optimizer.rest.learning_rate) == 0.0
+    _step(optimizer, table, [1])
+    np.testing.assert_array_equal(table.numpy(), before)
+
+
+def test_a_schedule_of_the_rest_is_the_tables_too():
+    table = _table()
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.1, 0.0])
+    optimizer = RowSparse(keras.optimizers.SGD(schedule), Adagrad(), [table])
+    _step(optimizer, table, [1])
+    _step(optimizer, table, [1])
+    after_two = table.numpy()
+    assert np.all(after_two[1] != _table().numpy()[1])
+    _step(optimizer, table, [1])
+    np.testing.assert_array_equal(table.numpy(), after_two)
+
+
+def test_fit_touches_the_rows_of_the_ids_and_row_0_never():
+    spec = FeatureSpec("s", (IdFeature("item", 50, table="t"), IdSequence("history", 50, max_length=3, table="t")))
+    model = model_fn(spec, ModelConfig(embedding_dim=4, hidden_units=(8,), embedding_l2=0.1))
+    before = model.embedding_table.table.numpy()
+    optimizer = RowSparse(keras.optimizers.Adam(0.01), Adam(), model.tables)
+    model.compile(optimizer, keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False)
+    ids = np.array([[3, 7, 0, 0], [9, 7, 8, 0]], np.int64)
+    model.fit({"ids": ids}, np.float32([[1], [0]]), batch_size=1, epochs=3, verbose=0)
+    changed = np.flatnonzero(np.any(model.embedding_table.table.numpy() != before, axis=1))
+    np.testing.assert_array_equal(changed, [3, 7, 8, 9])
+    assert int(optimizer.iterations) == 6

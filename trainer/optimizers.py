@@ -1,0 +1,220 @@
+"""Optimizers whose step costs what the batch's rows cost, not what the table costs.
+
+A gather's gradient is a `tf.IndexedSlices`: the rows that a batch read, each as often as it was read. Keras 3's own
+optimizers make a dense tensor of it, of the table's size. `RowSparse` hands it to a rule that reads and writes these
+rows only, and everything else to any Keras optimizer.
+
+A row that a batch does not read keeps its value and its slots, to the bit. That makes the rules with momentum "lazy":
+dense Adam would go on moving such a row by its decaying momentum. On a batch that reads every row both are the same.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+class RowRule(abc.ABC):
+    """How one table's rows are updated."""
+
+    @abc.abstractmethod
+    def slot_width(self, width: int) -> int:
+        """Returns how many float32 numbers are kept for a row of `width` numbers."""
+
+    @property
+    def initial_slot(self) -> float:
+        """What every slot holds before the first step."""
+        return 0.0
+
+    @abc.abstractmethod
+    def step(
+        self, gradient: tf.Tensor, slots: tf.Tensor, learning_rate: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Computes one step of the rows that a batch read.
+
+        Args:
+            gradient: The sum of a row's gradients over the batch, float32 [num_rows, width].
+            slots: What is kept for the row, float32 [num_rows, slot_width].
+            learning_rate: float32 [].
+            step: The number of this step, from 1: float32 [].
+
+        Returns:
+            What to subtract from the rows, [num_rows, width], and their new slots.
+        """
+
+
+class Adam(RowRule):
+    """Kingma and Ba, "Adam", ICLR 2015, in the form and with the defaults of `keras.optimizers.Adam`.
+
+    m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; row -= rate sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + epsilon),
+    with t the number of steps of the whole training, not of the row.
+
+    Args:
+        beta_1: Decay of the first moment.
+        beta_2: Decay of the second moment.
+        epsilon: Added to the root of the second moment.
+    """
+
+    def __init__(self, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7) -> None:
+        self._beta_1 = beta_1
+        self._beta_2 = beta_2
+        self._epsilon = epsilon
+
+    def slot_width(self, width: int) -> int:
+        """Both moments, side by side: one gather and one scatter serve both."""
+        return 2 * width
+
+    def step(
+        self, gradient: tf.Tensor, slots: tf.Tensor, learning_rate: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `RowRule.step`."""
+        m, v = tf.split(slots, 2, axis=1)
+        m += (gradient - m) * (1 - self._beta_1)
+        v += (tf.square(gradient) - v) * (1 - self._beta_2)
+        rate = learning_rate * tf.sqrt(1 - tf.pow(self._beta_2, step)) / (1 - tf.pow(self._beta_1, step))
+        return m * rate / (tf.sqrt(v) + self._epsilon), tf.concat([m, v], axis=1)
+
+
+class Adagrad(RowRule):
+    """Duchi et al., "Adaptive Subgradient Methods", JMLR 2011, in the form of `keras.optimizers.Adagrad`.
+
+    a = a + g^2; row -= rate * g / sqrt(a + epsilon).
+
+    Args:
+        initial_accumulator: What a starts from.
+        epsilon: See the formula.
+    """
+
+    def __init__(self, initial_accumulator: float = 0.1, epsilon: float = 1e-7) -> None:
+        self._initial_accumulator = initial_accumulator
+        self._epsilon = epsilon
+
+    @property
+    def initial_slot(self) -> float:
+        """The initial accumulator."""
+        return self._initial_accumulator
+
+    def slot_width(self, width: int) -> int:
+        """An accumulator for each number."""
+        return width
+
+    def step(
+        self, gradient: tf.Tensor, slots: tf.Tensor, learning_rate: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `RowRule.step`."""
+        accumulator = slots + self._squares(gradient)
+        return learning_rate * gradient / tf.sqrt(accumulator + self._epsilon), accumulator
+
+    def _squares(self, gradient: tf.Tensor) -> tf.Tensor:
+        return tf.square(gradient)
+
+
+class RowwiseAdagrad(Adagrad):
+    """Adagrad with one accumulator a row, the mean of the squares: a = a + mean(g^2).
+
+    As in Meta's DLRM (Naumov et al., 2019): the slots of a row of 1 + 8 numbers take 4 bytes, not 36.
+    """
+
+    def slot_width(self, width: int) -> int:
+        """One accumulator for the row."""
+        return 1
+
+    def _squares(self, gradient: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(tf.square(gradient), axis=1, keepdims=True)
+
+
+ROW_RULES = {"adam": Adam, "adagrad": Adagrad, "rowwise_adagrad": RowwiseAdagrad}
+
+
+class RowSparse(keras.optimizers.Optimizer):
+    """A Keras optimizer for all variables but the tables, which are updated row by row.
+
+    The learning rate, its schedule and the number of steps are those of `rest`.
+
+    Args:
+        rest: The optimizer of all other variables.
+        rule: How a table's rows are updated.
+        tables: The tables: variables [num_rows, width] that the model only gathers from.
+    """
+
+    def __init__(self, rest: keras.optimizers.Optimizer, rule: RowRule, tables: Sequence[keras.Variable]) -> None:
+        super().__init__(learning_rate=0.0, name="row_sparse")
+        self.rest = rest
+        self._rule = rule
+        self._tables = {table.path for table in tables}
+        self._slots: dict[str, keras.Variable] = {}
+
+    @property
+    def learning_rate(self) -> Any:
+        """The learning rate of `rest`."""
+        return self.rest.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: Any) -> None:
+        self.rest.learning_rate = learning_rate
+
+    @property
+    def iterations(self) -> Any:
+        """The number of steps taken: int64 []."""
+        return self.rest.iterations
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Makes the slots.
+
+        Args:
+            variables: All trainable variables of the model.
+        """
+        super().build(variables)
+        self.rest.build([variable for variable in variables if variable.path not in self._tables])
+        for table in variables:
+            if table.path in self._tables:
+                num_rows, width = table.shape
+                self._slots[table.path] = self.add_variable(
+                    shape=(num_rows, self._rule.slot_width(width)),
+                    initializer=keras.initializers.Constant(self._rule.initial_slot),
+                    name=f"{table.name}_slots",
+                )
+
+    def slots(self, table: keras.Variable) -> keras.Variable:
+        """Returns what is kept for a table's rows, float32 [num_rows, slot_width]."""
+        return self._slots[table.path]
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
+        """Takes one step.
+
+        Args:
+            grads: The gradients, None for a variable that the loss does not depend on.
+            trainable_variables: Their variables, of those that the optimizer was built with.
+        """
+        variables = list(self._trainable_variables if trainable_variables is None else trainable_variables)
+        if not self.built:
+            self.build(variables)
+        pairs = [(g, variable) for g, variable in zip(grads, variables, strict=True) if g is not None]
+        step = tf.cast(self.rest.iterations.value + 1, tf.float32)
+        learning_rate = tf.cast(keras.ops.convert_to_tensor(self.rest.learning_rate), tf.float32)
+        for gradient, variable in pairs:
+            if variable.path in self._slots:
+                self._step_rows(tf.IndexedSlices(*_unique_rows(gradient)), variable, learning_rate, step)
+        dense = [(g, variable) for g, variable in pairs if variable.path not in self._slots]
+        if dense:
+            self.rest.apply([g for g, _ in dense], [variable for _, variable in dense])
+        else:  # Keras does not count a step without gradients
+            self.rest.iterations.assign_add(1)
+
+    def _step_rows(
+        self, gradient: tf.IndexedSlices, table: keras.Variable, learning_rate: tf.Tensor, step: tf.Tensor
+    ) -> None:
+        slots = self._slots[table.path].value
+        update, new_slots = self._rule.step(gradient.values, tf.gather(slots, gradient.indices), learning_rate, step)
+        slots.scatter_update(tf.IndexedSlices(new_slots, gradient.indices))
+        table.value.scatter_sub(tf.IndexedSlices(update, gradient.indices))
+
+
+def _unique_rows(gradient: tf.IndexedSlices) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the summed gradient of each row that was read, [num_rows, width], and the rows' numbers, [num_rows]."""
+    rows, position = tf.unique(gradient.indices)
+    return tf.math.unsorted_segment_sum(gradient.values, position, tf.shape(rows)[0]), rows
