@@ -14,9 +14,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from schemas.tfmd import SERVING
-
-SCHEMA_ASSET = "assets.extra/schema.pbtxt"  # as in trainer/export.py, which cannot be imported without TFX's libraries
+from schemas.tfmd import SCHEMA_ASSET, SERVING
 
 _INT64 = range(-(2**63), 2**63)
 _MAX_FLOAT32 = 3.4028234663852886e38

@@ -16,6 +16,8 @@ from schemas.features import Feature, FeatureSpec, IdSequence, NumericFeature, l
 
 TRAINING = "TRAINING"
 SERVING = "SERVING"  # what a request holds: no label
+# Where a SavedModel has its schema. TF Serving ignores assets.extra; clients find the types of a request there.
+SCHEMA_ASSET = "assets.extra/schema.pbtxt"
 
 _TYPES = {
     "int64": schema_pb2.FeatureType.INT,

@@ -25,6 +25,10 @@ class ModelConfig:
         hidden_units: Widths of the deep tower's hidden layers.
         activation: Activation of the hidden layers, by its Keras name.
         dropout: Share of a hidden layer's outputs dropped in training.
+        batch_norm: Normalize each hidden layer's inputs to its activation over the batch.
+        use_linear: Whether there is a linear term. Alone it is logistic regression.
+        use_fm: Whether there is an FM term. With the linear term alone it is a factorization machine.
+        use_deep: Whether there is a deep tower.
         fm_over: What the FM term pairs: all `positions` of all fields, or the `fields`' pooled vectors.
         embedding_stddev: Standard deviation of the initial factors.
         embedding_l2: Weight of the squared norm of a batch's looked-up factors and linear weights, per example.
@@ -34,9 +38,17 @@ class ModelConfig:
     hidden_units: tuple[Positive, ...] = (64, 32)
     activation: str = "relu"
     dropout: Rate = 0.0
+    batch_norm: bool = False
+    use_linear: bool = True
+    use_fm: bool = True
+    use_deep: bool = True
     fm_over: Literal["positions", "fields"] = "positions"
     embedding_stddev: NonNegative = 0.01
     embedding_l2: NonNegative = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.use_linear or self.use_fm or self.use_deep):
+            raise ValueError("use_linear, use_fm and use_deep are all false: a model needs a term")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -47,6 +59,10 @@ class TrainingConfig:
         batch_size: Examples per step.
         max_epochs: Passes over the training split, at most.
         learning_rate: Step size, of the embedding table and of all other weights.
+        warmup_steps: Steps over which the step size grows from 0 to `learning_rate`.
+        decay_steps: Steps after them over which it falls to 0 along a cosine; 0 for a constant one.
+        reduce_on_plateau: Factor of the step size after an epoch without a better `monitor`, or null; not with
+            `warmup_steps` or `decay_steps`, which determine the step size themselves.
         table_optimizer: How the embedding table's rows are updated, see `trainer/optimizers.py`; the rest is Adam's.
         patience: Epochs without a better `monitor` on the eval split after which training stops.
         monitor: The eval metric that chooses the best epoch, whose weights are kept.
@@ -57,8 +73,15 @@ class TrainingConfig:
     batch_size: Positive = 1024
     max_epochs: Positive = 10
     learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    decay_steps: Annotated[int, Field(ge=0)] = 0
+    reduce_on_plateau: Annotated[float, Field(gt=0, lt=1)] | None = None
     table_optimizer: Literal["adam", "adagrad", "rowwise_adagrad"] = "adam"
     patience: Positive = 2
     monitor: Literal["auc", "log_loss"] = "auc"
     shuffle_buffer: Positive = 100_000
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.reduce_on_plateau and (self.warmup_steps or self.decay_steps):
+            raise ValueError("reduce_on_plateau does not go with warmup_steps or decay_steps: use one or the other")

@@ -11,10 +11,8 @@ from google.protobuf import text_format
 from tensorflow_transform.tf_metadata import schema_utils
 
 from schemas.features import FeatureSpec
-from schemas.tfmd import SERVING, TRAINING, make_schema
+from schemas.tfmd import SCHEMA_ASSET, SERVING, TRAINING, make_schema
 from trainer.model import DeepFM
-
-SCHEMA_ASSET = "assets.extra/schema.pbtxt"  # TF Serving ignores assets.extra; clients read the requests' types there
 
 
 def raw_feature_spec(spec: FeatureSpec, environment: str) -> dict[str, tf.io.VarLenFeature]:
@@ -24,10 +22,11 @@ def raw_feature_spec(spec: FeatureSpec, environment: str) -> dict[str, tf.io.Var
         spec: The data set.
         environment: `TRAINING`, or `SERVING`, which lacks the label and the timestamp.
     """
-    parsing = schema_utils.schema_as_feature_spec(make_schema(spec)).feature_spec
+    schema = make_schema(spec)
+    parsing = schema_utils.schema_as_feature_spec(schema).feature_spec
     return {
         feature.name: parsing[feature.name]
-        for feature in make_schema(spec).feature
+        for feature in schema.feature
         if environment not in feature.not_in_environment
     }
 

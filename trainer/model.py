@@ -21,6 +21,8 @@ class DeepFM(keras.Model):
     - FM term: `sum_{p<q} <v_p, v_q>` over all positions, or over the fields' pooled factors (`fm_over`);
     - deep tower: an MLP over the fields' pooled factors and the numbers.
 
+    A term that the config switches off is 0.
+
     Args:
         spec: The data set.
         config: The model's settings.
@@ -38,17 +40,11 @@ class DeepFM(keras.Model):
             self.embedding_table = EmbeddingTable(
                 self._fields, spec.num_table_rows, config.embedding_dim, config.embedding_stddev, seed
             )
-        if self._num_numbers:
+        if self._num_numbers and config.use_linear:
             self.number_weights = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="numbers")
         self.bias = self.add_weight(name="bias", shape=(1,), initializer="zeros")
-        hidden = []
-        for index, units in enumerate(config.hidden_units):
-            initializer = keras.initializers.GlorotUniform(seed=seed + index)
-            hidden.append(keras.layers.Dense(units, config.activation, kernel_initializer=initializer))
-            if config.dropout:
-                hidden.append(keras.layers.Dropout(config.dropout, seed=seed + index))
-        output = keras.layers.Dense(1, use_bias=False, kernel_initializer=keras.initializers.GlorotUniform(seed=seed))
-        self.deep_tower = keras.Sequential([*hidden, output], name="deep_tower")
+        self._use_linear, self._use_fm = config.use_linear, config.use_fm
+        self.deep_tower = _make_tower(config, seed) if config.use_deep else None
 
     def call(self, features: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """Returns the logit of the click-through rate.
@@ -68,8 +64,9 @@ class DeepFM(keras.Model):
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns the linear term, the FM term and the deep tower's output, each float32 [batch, 1]; see `call`."""
         batch_size = tf.shape(next(iter(features.values())))[0]
-        linear = tf.broadcast_to(self.bias.value, [batch_size, 1])
-        fm = tf.zeros([batch_size, 1], self.compute_dtype)
+        linear = fm = deep = tf.zeros([batch_size, 1], self.compute_dtype)
+        if self._use_linear:
+            linear += self.bias.value
         tower_inputs = []
         if self._fields:
             ids = features[IDS]
@@ -78,13 +75,18 @@ class DeepFM(keras.Model):
                 self.add_loss(self._embedding_l2 * tf.reduce_sum(tf.square(rows)) / tf.cast(batch_size, rows.dtype))
             weights, factors = tf.split(rows, [1, rows.shape[2] - 1], axis=2)  # [batch, num_positions, 1 and dim]
             pooled = pool_fields(factors, ids, self._fields)  # [batch, num_fields, dim]
-            linear += tf.reduce_sum(weights, axis=1)
-            fm = fm_term(factors if self._fm_over == "positions" else pooled)
+            if self._use_linear:
+                linear += tf.reduce_sum(weights, axis=1)
+            if self._use_fm:
+                fm = fm_term(factors if self._fm_over == "positions" else pooled)
             tower_inputs.append(tf.reshape(pooled, [batch_size, pooled.shape[1] * pooled.shape[2]]))
         if self._num_numbers:
-            linear += self.number_weights(features[NUMBERS])
+            if self._use_linear:
+                linear += self.number_weights(features[NUMBERS])
             tower_inputs.append(features[NUMBERS])
-        return linear, fm, self.deep_tower(tf.concat(tower_inputs, axis=1), training=training)
+        if self.deep_tower:
+            deep = self.deep_tower(tf.concat(tower_inputs, axis=1), training=training)
+        return linear, fm, deep
 
     @property
     def tables(self) -> list[keras.Variable]:
@@ -99,6 +101,22 @@ class DeepFM(keras.Model):
         if self._num_numbers:
             batch[NUMBERS] = tf.zeros([1, self._num_numbers], tf.float32)
         return batch
+
+
+def _make_tower(config: ModelConfig, seed: int) -> keras.Sequential:
+    """Returns the MLP [batch, any] -> [batch, 1]; its last layer has a bias where no linear term has one."""
+    layers: list[keras.layers.Layer] = []
+    for index, units in enumerate(config.hidden_units):
+        initializer = keras.initializers.GlorotUniform(seed=seed + index)
+        layers.append(keras.layers.Dense(units, kernel_initializer=initializer, name=f"hidden_{index}"))
+        if config.batch_norm:
+            layers.append(keras.layers.BatchNormalization(name=f"batch_norm_{index}"))
+        layers.append(keras.layers.Activation(config.activation))
+        if config.dropout:
+            layers.append(keras.layers.Dropout(config.dropout, seed=seed + index))
+    initializer = keras.initializers.GlorotUniform(seed=seed)
+    layers.append(keras.layers.Dense(1, use_bias=not config.use_linear, kernel_initializer=initializer, name="output"))
+    return keras.Sequential(layers, name="deep_tower")
 
 
 def model_fn(spec: FeatureSpec, config: ModelConfig, seed: int = 1) -> DeepFM:

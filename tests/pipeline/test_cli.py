@@ -253,7 +253,9 @@ def test_movielens_goes_where_the_config_looks(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("pipeline.movielens.write_impression_log", write_log)
     Path("logs").mkdir()
     assert ctr("data", "movielens").exit_code == 0
-    assert ctr("run").stderr.startswith("ctr: log.path: the impression log logs/movielens is empty: ")
+    told = ctr("run").stderr
+    assert told.startswith("ctr: log.path: the impression log logs/movielens is empty: ")
+    assert "ctr data movielens" not in told, "it writes to no folder that it has not made"
 
 
 def test_movielens_errors_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

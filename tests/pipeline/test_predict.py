@@ -165,17 +165,24 @@ def test_lines_are_scored_in_batches_and_answered_as_they_come() -> None:
         sizes.append(len(examples))
         return {"ctr": tf.zeros([len(examples), 1])}
 
-    output = io.StringIO()
+    written = io.BytesIO()
     answered: list[int] = []
 
     def lines() -> Any:
         for _ in range(7):
-            answered.append(output.getvalue().count("\n"))
+            answered.append(written.getvalue().count(b"\n"))
             yield b"{}"
 
-    predict(Model(COLUMNS, signature), lines(), output, batch_size=3)
+    predict(Model(COLUMNS, signature), lines(), io.TextIOWrapper(written), batch_size=3)
     assert sizes == [3, 3, 1]
     assert answered == [0, 0, 0, 3, 3, 3, 6]
+
+
+def test_a_batch_of_bad_lines_does_not_call_the_model() -> None:
+    def signature(_: tf.Tensor) -> dict[str, tf.Tensor]:
+        raise AssertionError("called")
+
+    assert answers(Model(COLUMNS, signature), [b"bad", b"bad"])[1] == Counts(scored=0, failed=2)
 
 
 def test_no_lines_no_answers(model: Model) -> None:

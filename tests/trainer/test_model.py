@@ -133,7 +133,7 @@ def test_the_seed_fixes_the_weights():
     for a, b in zip(first.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(first.embedding_table.table.numpy(), other.embedding_table.table.numpy())
-    first_kernel, second_kernel = (layer.kernel.numpy() for layer in first.deep_tower.layers[:2])
+    first_kernel, second_kernel = (layer.kernel.numpy() for layer in first.deep_tower.layers[::2][:2])
     assert not np.array_equal(first_kernel[:2, :2], second_kernel[:2, :2])
 
 
@@ -145,3 +145,48 @@ def test_embedding_l2_is_the_squared_norm_of_the_looked_up_rows_per_example():
     assert float(loss) == pytest.approx(0.1 * np.sum(table[[1, 2, 3, 4]] ** 2) / 3, rel=1e-5)
     model(MIXED_BATCH)
     assert model.losses == []
+
+
+TERMS = ("linear", "fm", "deep")
+
+
+@pytest.mark.parametrize("off", TERMS)
+def test_a_term_that_is_switched_off_is_zero_and_has_no_part_in_the_others(off):
+    whole = _trained_looking(model_fn(MIXED, ModelConfig(embedding_dim=2, hidden_units=(4,))))
+    part = model_fn(MIXED, ModelConfig(embedding_dim=2, hidden_units=(4,), **{f"use_{off}": False}))
+    weights = {weight.path: weight for weight in whole.weights}
+    for weight in part.weights:
+        if weight.path in weights and weight.shape == weights[weight.path].shape:
+            weight.assign(weights[weight.path])
+    expected, terms = (dict(zip(TERMS, model.terms(MIXED_BATCH), strict=True)) for model in (whole, part))
+    for name in TERMS:
+        np.testing.assert_allclose(terms[name], np.zeros([3, 1]) if name == off else expected[name], rtol=1e-6)
+
+
+def test_a_model_without_any_term_is_refused():
+    with pytest.raises(ValueError, match="use_linear, use_fm and use_deep are all false"):
+        ModelConfig(use_linear=False, use_fm=False, use_deep=False)
+
+
+def test_logistic_regression_has_no_tower():
+    model = model_fn(MIXED, ModelConfig(use_fm=False, use_deep=False))
+    assert [weight.name for weight in model.trainable_weights] == ["bias", "rows", "kernel"]
+
+
+def test_batch_norm_normalizes_over_the_batch_in_training_and_by_running_means_in_serving():
+    model = _trained_looking(model_fn(MIXED, ModelConfig(hidden_units=(4,), batch_norm=True)))
+    dense, normalization = model.deep_tower.layers[:2]
+    inputs = np.random.default_rng(0).normal(size=(64, dense.kernel.shape[0])).astype(np.float32)
+    normalization.gamma.assign(np.ones(4))
+    normalization.beta.assign(np.zeros(4))
+    outputs = normalization(dense(inputs), training=True).numpy()
+    np.testing.assert_allclose(outputs.mean(axis=0), np.zeros(4), atol=1e-4)
+    np.testing.assert_allclose(outputs.std(axis=0), np.ones(4), atol=1e-2)
+    served = model(MIXED_BATCH, training=False)
+    np.testing.assert_allclose(served[:1], model({n: v[:1] for n, v in MIXED_BATCH.items()}), rtol=1e-5)
+
+
+def test_dropout_is_on_in_training_only():
+    model = _trained_looking(model_fn(MIXED, ModelConfig(hidden_units=(64,), dropout=0.5)))
+    np.testing.assert_array_equal(model(MIXED_BATCH), model(MIXED_BATCH))
+    assert not np.array_equal(model(MIXED_BATCH, training=True), model(MIXED_BATCH))

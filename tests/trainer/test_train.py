@@ -10,7 +10,7 @@ from schemas.features import FeatureSpec, NumericFeature
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.input import eval_batches, train_batches
 from trainer.model import model_fn
-from trainer.train import train
+from trainer.train import _learning_rate, auc, log_loss, train
 
 NUMBERS = FeatureSpec("numbers", (NumericFeature("x"),))
 PARSING = {"numbers": tf.io.FixedLenFeature([1], tf.float32), "label": tf.io.FixedLenFeature([], tf.float32)}
@@ -80,7 +80,7 @@ def test_training_stops_after_the_best_epoch_and_keeps_its_weights(tmp_path, cap
     assert loss == pytest.approx(losses[0], rel=1e-4)
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 4
-    assert lines[0].startswith("epoch 1/20: train log loss ")
+    assert lines[0].startswith("epoch 1/20: train loss ")
 
 
 def test_the_best_epochs_weights_are_kept_where_training_is_not_stopped(tmp_path):
@@ -120,3 +120,65 @@ def test_two_trainings_with_the_same_seed_give_the_same_weights(tmp_path, exampl
         weights.append(model.get_weights())
     for first, second in zip(*weights, strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+AUCS = {
+    "all in order": ([0, 0, 1, 1], [1, 2, 3, 4], 1.0),
+    "all in the wrong order": ([1, 0], [1, 2], 0.0),
+    "three of four pairs": ([0, 1, 0, 1], [1, 2, 3, 4], 0.75),
+    "ties count half": ([0, 1, 0, 1], [1, 1, 1, 2], 0.75),
+    "nothing but ties": ([0, 1, 1], [5, 5, 5], 0.5),
+}
+
+
+@pytest.mark.parametrize(("labels", "scores", "expected"), AUCS.values(), ids=AUCS.keys())
+def test_auc_of_known_rankings(labels, scores, expected):
+    assert auc(np.float32(labels), np.float32(scores)) == pytest.approx(expected)
+
+
+def test_auc_is_the_share_of_ordered_pairs_and_is_none_for_one_class():
+    generator = np.random.default_rng(3)
+    labels, scores = generator.integers(0, 2, 200).astype(np.float32), np.float32(generator.integers(0, 30, 200))
+    pairs = [(a > b) + 0.5 * (a == b) for a in scores[labels > 0] for b in scores[labels == 0]]
+    assert auc(labels, scores) == pytest.approx(np.mean(pairs))
+    assert np.isnan(auc(np.ones(3), np.arange(3)))
+
+
+def test_log_loss_of_known_logits():
+    logits = np.float32([0.0, np.log(3), -1000.0, 1000.0])
+    assert log_loss(np.float32([1, 0, 0, 1]), logits) == pytest.approx((np.log(2) + np.log(4)) / 4)
+    assert log_loss(np.float32([1]), np.float32([-1000.0])) == pytest.approx(1000)
+
+
+def test_step_size_warms_up_and_decays():
+    def rates(steps, **settings):
+        rate = _learning_rate(TrainingConfig(learning_rate=0.4, **settings))
+        return [float(rate(step)) if callable(rate) else rate for step in steps]
+
+    assert rates([0, 9]) == [0.4, 0.4]
+    np.testing.assert_allclose(rates([0, 5, 10, 99], warmup_steps=10), [0, 0.2, 0.4, 0.4], rtol=1e-6)
+    np.testing.assert_allclose(rates([0, 50, 100], decay_steps=100), [0.4, 0.2, 0], atol=1e-6)
+    both = rates([0, 5, 10, 60, 110], warmup_steps=10, decay_steps=100)
+    np.testing.assert_allclose(both, [0, 0.2, 0.4, 0.2, 0], atol=1e-6)
+
+
+def test_step_size_is_reduced_on_a_plateau(tmp_path):
+    train_data = _batches([-1, 1, -2, 2] * 50, [0, 1, 0, 1] * 50)
+    eval_data = _batches([-1, 1, -2, 2], [1, 0, 1, 0])
+    config = TrainingConfig(max_epochs=4, patience=9, learning_rate=0.05, monitor="log_loss", reduce_on_plateau=0.1)
+    model = model_fn(NUMBERS, ModelConfig(hidden_units=(4,)), seed=1)
+    rates = train(model, train_data, eval_data, config, str(tmp_path)).history["learning_rate"]
+    np.testing.assert_allclose(rates, [0.05, 0.05, 0.005, 0.0005], rtol=1e-5)
+
+
+def test_two_ways_to_change_the_step_size_are_refused():
+    with pytest.raises(ValueError, match="reduce_on_plateau does not go with warmup_steps or decay_steps"):
+        TrainingConfig(reduce_on_plateau=0.5, warmup_steps=10)
+
+
+def test_terms_magnitudes_are_measured(tmp_path):
+    batches = _batches([-1, 1, -2, 2] * 50, [0, 1, 0, 1] * 50)
+    model = model_fn(NUMBERS, ModelConfig(use_deep=False), seed=1)
+    history = train(model, batches, batches, TrainingConfig(max_epochs=1, learning_rate=0.05), str(tmp_path)).history
+    assert history["val_linear"][0] > 0
+    assert history["val_fm"] == history["val_deep"] == [0.0]
