@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import json
+
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+from tfx.components.util import examples_utils
+from tfx.proto import example_gen_pb2
+from tfx.types import artifact_utils
+from tfx.types.standard_artifacts import Examples
 
 from components.impression_log_example_gen.columns import find_columns
-from components.impression_log_example_gen.executor import write_shards
+from components.impression_log_example_gen.executor import Executor, write_shards
 from components.impression_log_example_gen.log import LogError, choose_window
 from components.impression_log_example_gen.shards import plan_shards
 from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
+from schemas.notebook import NOTEBOOK
 
 SPEC = FeatureSpec(
     "test",
@@ -46,6 +53,11 @@ VALUES = {
 }
 
 
+def _make_beam_pipeline():
+    # By its full name: Beam 2.77's DirectRunner would try to download Prism.
+    return beam.Pipeline(runner="apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner")
+
+
 def _write_log(folder, rows, day="2026-01-01", **options):
     partition = folder / f"day={day}"
     partition.mkdir(parents=True, exist_ok=True)
@@ -55,7 +67,7 @@ def _write_log(folder, rows, day="2026-01-01", **options):
 def _ingest(tmp_path):
     """Runs the window of tmp_path/log through Beam and returns the examples of each split, in order."""
     shards = plan_shards(choose_window(tmp_path / "log", 1, None), COLUMNS)
-    write_shards(lambda: beam.Pipeline(runner="DirectRunner"), shards, COLUMNS, str(tmp_path / "out"))
+    write_shards(_make_beam_pipeline, shards, COLUMNS, str(tmp_path / "out"))
     return {split: [v for s in shards if s.split == split for v in _read(tmp_path, s)] for split in ("train", "eval")}
 
 
@@ -168,3 +180,84 @@ def test_a_split_of_many_rows_has_several_shards_which_hold_it_in_order(tmp_path
     assert [example["time"] for example in splits["train"]] == [[number] for number in range(10000)]
     assert len(list((tmp_path / "out/train").glob("data_tfrecord-*-of-00004.gz"))) == 4
     assert len(list((tmp_path / "out/eval").iterdir())) == 1
+
+
+def _do(tmp_path, **exec_properties):
+    """Runs the executor on tmp_path/log, whose days are 2026-01-01 and 2026-01-02, and returns its artifact."""
+    examples = Examples()
+    examples.uri = str(tmp_path / "examples")
+    (tmp_path / "examples").mkdir(exist_ok=True)
+    context = Executor.Context(tmp_dir=str(tmp_path / "tmp"), unique_id="1")
+    days = json.dumps({"train": ["2026-01-01"], "eval": ["2026-01-02"]})
+    properties = {"log_path": str(tmp_path / "log"), "features": "schemas.notebook:NOTEBOOK", "days": days}
+    Executor(context).Do({}, {"examples": [examples]}, {**properties, "input_fingerprint": "f", **exec_properties})
+    return examples
+
+
+def _files(tmp_path):
+    return {str(file.relative_to(tmp_path / "examples")) for file in (tmp_path / "examples").rglob("*")}
+
+
+NOTEBOOK_ROWS = {"seq": [[1], [2]], "target": [3, 4], "label": [0, 1]}
+NOTEBOOK_FILES = {
+    "Split-train", "Split-train/data_tfrecord-00000-of-00001.gz",
+    "Split-eval", "Split-eval/data_tfrecord-00000-of-00001.gz",
+}  # fmt: skip
+
+
+def test_artifact_tells_readers_what_it_holds(tmp_path):
+    _write_log(tmp_path / "log", NOTEBOOK_ROWS)
+    _write_log(tmp_path / "log", {name: values[:1] for name, values in NOTEBOOK_ROWS.items()}, day="2026-01-02")
+    examples = _do(tmp_path)
+    assert _files(tmp_path) == NOTEBOOK_FILES
+    assert artifact_utils.decode_split_names(examples.split_names) == ["train", "eval"]
+    assert examples_utils.get_payload_format(examples) == example_gen_pb2.FORMAT_TF_EXAMPLE
+    assert examples_utils.get_file_format(examples) == "tfrecords_gzip"
+    assert json.loads(examples.get_string_custom_property("num_examples")) == {"train": 2, "eval": 1}
+    assert json.loads(examples.get_string_custom_property("days")) == {"train": ["2026-01-01"], "eval": ["2026-01-02"]}
+    assert examples.get_string_custom_property("input_fingerprint") == "f"
+
+
+def test_a_failure_leaves_nothing_in_the_artifacts_folder(tmp_path):
+    _write_log(tmp_path / "log", NOTEBOOK_ROWS)
+    _write_log(tmp_path / "log", {**NOTEBOOK_ROWS, "label": [1, None]}, day="2026-01-02")
+    with pytest.raises(LogError, match=r"day=2026-01-02/part-0.parquet: row 1 .* has label label = None"):
+        _do(tmp_path)
+    assert _files(tmp_path) == set()
+
+
+def test_what_a_killed_attempt_left_is_replaced(tmp_path):
+    for day in ("2026-01-01", "2026-01-02"):
+        _write_log(tmp_path / "log", NOTEBOOK_ROWS, day=day)
+    (tmp_path / "examples/Split-train").mkdir(parents=True)
+    (tmp_path / "examples/Split-train/data_tfrecord-00000-of-00009.gz").write_text("half")
+    _do(tmp_path)
+    assert _files(tmp_path) == NOTEBOOK_FILES
+
+
+def test_the_first_of_several_problems_is_told(tmp_path):
+    for day in ("2026-01-01", "2026-01-02"):
+        _write_log(tmp_path / "log", {**NOTEBOOK_ROWS, "label": [7, 8]}, day=day)
+    with pytest.raises(LogError, match=r"day=2026-01-01/part-0.parquet: row 0 .* has label label = 7"):
+        _do(tmp_path)
+
+
+def test_a_file_whose_rows_are_corrupt_is_named(tmp_path):
+    for day in ("2026-01-01", "2026-01-02"):
+        _write_log(tmp_path / "log", {"target": list(range(1000)), "label": [0] * 1000}, day=day, compression="gzip")
+    file = tmp_path / "log/day=2026-01-02/part-0.parquet"
+    content = bytearray(file.read_bytes())
+    content[4:400] = bytes(396)  # after the magic bytes: the first pages; the footer stays whole
+    file.write_bytes(content)
+    with pytest.raises(LogError, match=r"day=2026-01-02/part-0.parquet is not a readable Parquet file: write it again"):
+        _do(tmp_path)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path):
+    for day in ("2026-01-01", "2026-01-02"):
+        _write_log(tmp_path / "log", NOTEBOOK_ROWS, day=day)
+    columns = find_columns(NOTEBOOK)
+    shards = plan_shards(choose_window(tmp_path / "log", 1, None), columns)
+    _write_log(tmp_path / "log", {name: values[:1] for name, values in NOTEBOOK_ROWS.items()})
+    with pytest.raises(LogError, match=r"day=2026-01-01/part-0.parquet has changed while it was read: run again"):
+        write_shards(_make_beam_pipeline, shards, columns, str(tmp_path / "out"))

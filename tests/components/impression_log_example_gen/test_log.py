@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import pathlib
 import subprocess
 import sys
@@ -116,9 +117,22 @@ def test_an_unreadable_file_in_the_window_is_named_and_one_before_it_is_not_read
         choose_window(log, 1, 2)
 
 
+def _edit_in_place(file):
+    """Changes one byte, and neither the size nor the time."""
+    before = file.stat()
+    content = bytearray(file.read_bytes())
+    content[10] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 CHANGES = {
     "a new file in the window": (lambda log: _write(log / "day=2026-01-02/part-2.parquet"), True),
     "a rewritten file": (lambda log: _write(log / "day=2026-01-10/part-0.parquet", 2), True),
+    "a file edited under its old size and time": (
+        lambda log: _edit_in_place(log / "day=2026-01-10/part-0.parquet"),
+        True,
+    ),
     "a renamed file": (
         lambda log: (log / "day=2026-01-10/part-0.parquet").rename(log / "day=2026-01-10/b.parquet"),
         True,
@@ -133,6 +147,18 @@ def test_fingerprint_is_of_the_windows_contents(log, change, changes):
     before = fingerprint(choose_window(log, 1, 1).files)
     change(log)
     assert (fingerprint(choose_window(log, 1, 1).files) != before) == changes
+
+
+def test_fingerprint_is_the_same_for_a_copy_and_tells_where_a_file_ends(tmp_path):
+    def digest(folder, *contents):
+        files = [tmp_path / folder / f"day=2026-01-01/{index}" for index in range(len(contents))]
+        for file, content in zip(files, contents, strict=True):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        return fingerprint(files)
+
+    assert digest("log", b"xy", b"z") == digest("copy", b"xy", b"z")
+    assert digest("log", b"xy", b"z") != digest("log", b"x", b"yz")
 
 
 def test_importing_it_imports_nothing_heavy():
