@@ -50,9 +50,6 @@ def make_eval_config(config: EvaluationConfig, spec: FeatureSpec) -> config_pb2.
         config_pb2.MetricConfig(class_name="AUCPrecisionRecall"),
         config_pb2.MetricConfig(class_name="BinaryCrossentropy", per_slice_thresholds=_overall(*bounds)),
         config_pb2.MetricConfig(class_name="Calibration"),
-        config_pb2.MetricConfig(class_name="MeanLabel"),
-        config_pb2.MetricConfig(class_name="MeanPrediction"),
-        config_pb2.MetricConfig(class_name="CalibrationPlot"),
     ]
     eval_config = config_pb2.EvalConfig(
         model_specs=[

@@ -255,7 +255,7 @@ def test_movielens_goes_where_the_config_looks(monkeypatch: pytest.MonkeyPatch, 
     assert ctr("data", "movielens").exit_code == 0
     told = ctr("run").stderr
     assert told.startswith("ctr: log.path: the impression log logs/movielens is empty: ")
-    assert "ctr data movielens" not in told, "it writes to no folder that it has not made"
+    assert "ctr data movielens" not in told
 
 
 def test_movielens_errors_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

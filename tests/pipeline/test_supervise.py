@@ -173,6 +173,14 @@ def test_ascii_output_has_ascii_marks(config: PipelineConfig) -> None:
     assert "\n+ Trainer " in output
 
 
+def test_colours_in_a_file_bring_no_spinner(config: PipelineConfig) -> None:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=True)  # as FORCE_COLOR does
+    supervise(config, child(Path(config.runs_dir), "time.sleep(0.5); finish()"), console)
+    assert "\x1b[" in output.getvalue()
+    assert "starting" not in output.getvalue()
+
+
 FAILURES = {
     "event": (
         'emit("started", component="Trainer"); emit("failed", component="Trainer", cause="a\\n  b"); sys.exit(1)',
