@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import pydantic
-from google.protobuf import text_format
-from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.components import Evaluator, ExampleValidator, Pusher, StatisticsGen, Trainer, Transform
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
@@ -24,11 +21,11 @@ from tfx.types.standard_artifacts import Model, ModelBlessing
 from components.curated_schema_gen.component import CuratedSchemaGen
 from components.impression_log_example_gen.component import ImpressionLogExampleGen
 from components.schema_gate.component import SchemaGate
-from pipeline.config import ConfigError, PipelineConfig
+from pipeline.config import PipelineConfig
 from pipeline.evaluation import make_eval_config
 from pipeline.fingerprint import source_fingerprint
-from schemas.features import FeatureSpec, load_spec
-from schemas.tfmd import make_schema
+from pipeline.schema_file import find_schema
+from schemas.features import load_spec
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.run import run_fn
 from transform.preprocessing import preprocessing_fn
@@ -131,32 +128,6 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         metadata_connection_config=sqlite_metadata_connection_config(str(home / "metadata.sqlite")),
         beam_pipeline_args=list(config.beam_args or LOCAL_BEAM_ARGS),
     )
-
-
-def find_schema(config: PipelineConfig, spec: FeatureSpec) -> pathlib.Path:
-    """Returns the path of the curated schema.
-
-    Raises:
-        ConfigError: There is none, or its columns or their types are not the spec's.
-    """
-    module = importlib.import_module(config.features.partition(":")[0])
-    beside_spec = pathlib.Path(str(module.__file__)).parent / f"{spec.name}.pbtxt"
-    file = pathlib.Path(config.schema_file).resolve() if config.schema_file else beside_spec
-    remedy = f"make it with: python -m schemas.tfmd {config.features} {file}"
-    if not file.is_file():
-        raise ConfigError(f"no schema at {file}; {remedy}")
-    try:
-        schema = text_format.Parse(file.read_text(encoding="utf-8"), schema_pb2.Schema())
-    except text_format.ParseError as error:
-        raise ConfigError(f"{file} is not a TFMD schema: {error}; {remedy}") from error
-    columns = {feature.name: feature.type for feature in schema.feature}
-    wanted = {feature.name: feature.type for feature in make_schema(spec).feature}
-    different = sorted(name for name in {*columns, *wanted} if columns.get(name) != wanted.get(name))
-    if different:
-        raise ConfigError(
-            f"schema {file} and feature spec {config.features} differ in {', '.join(different)}; {remedy}"
-        )
-    return file
 
 
 def _dotted_path(function: Callable[..., Any]) -> str:

@@ -10,7 +10,8 @@ import tempfile
 from collections.abc import Iterator
 
 from components.impression_log_example_gen.log import LogError, find_days, split_days
-from pipeline.config import PipelineConfig
+from pipeline.config import ConfigError, PipelineConfig
+from pipeline.schema_file import find_schema
 from schemas.features import FeatureSpec, load_spec
 
 
@@ -58,6 +59,10 @@ def _spec_problems(config: PipelineConfig) -> Iterator[str]:
         yield sentence if named else f"features {config.features!r}: {type(error).__name__}: {sentence}"
     else:
         yield from _slice_problems(config, spec)
+        try:
+            find_schema(config, spec)
+        except ConfigError as error:
+            yield f"schema_file: {error}"
 
 
 def _slice_problems(config: PipelineConfig, spec: FeatureSpec) -> Iterator[str]:

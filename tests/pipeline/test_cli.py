@@ -16,6 +16,8 @@ import pipeline
 from pipeline.cli import main
 from pipeline.movielens import ImpressionLog, MovieLensError
 from pipeline.supervise import RunFailedError
+from schemas.features import load_spec
+from schemas.tfmd import schema_text
 
 ROOT = Path(pipeline.__file__).parents[1]
 HEAVY = ("tensorflow", "tfx", "apache_beam", "pyarrow", "pydantic", "rich", "yaml")
@@ -105,8 +107,13 @@ def test_a_run_takes_a_config_file(log: Path, supervised: list[Any]) -> None:
 def test_a_run_takes_a_spec_from_the_current_folder(log: Path, supervised: list[Any]) -> None:
     spec = "from schemas.features import *\nSPEC = FeatureSpec('mine', (IdFeature('site', 10),))"
     Path("spec_in_the_current_folder.py").write_text(spec, encoding="utf-8")
-    features = "features=spec_in_the_current_folder:SPEC"
-    result = ctr("run", "--set", features, "--set", "log.eval_days=1", "--set", "evaluation.slices=[[site]]")
+    settings = ["--set", "features=spec_in_the_current_folder:SPEC", "--set", "log.eval_days=1"]
+    settings += ["--set", "evaluation.slices=[[site]]"]
+    without_schema = ctr("run", *settings)
+    assert (without_schema.exit_code, without_schema.stderr.count("\n")) == (1, 1)
+    assert "mine.pbtxt; make it with: python -m schemas.tfmd spec_in_the_current_folder:SPEC " in without_schema.stderr
+    Path("mine.pbtxt").write_text(schema_text(load_spec("spec_in_the_current_folder:SPEC")), encoding="utf-8")
+    result = ctr("run", *settings)
     assert result.output == ""
     assert len(supervised) == 1
 

@@ -7,7 +7,8 @@ from google.protobuf import text_format
 from tfx.dsl.compiler.compiler import Compiler
 
 from pipeline.config import ConfigError, LogConfig, PipelineConfig, load_config
-from pipeline.pipeline import create_pipeline, find_schema
+from pipeline.pipeline import create_pipeline
+from pipeline.schema_file import find_schema
 from schemas.movielens import MOVIELENS
 from schemas.tfmd import make_schema
 

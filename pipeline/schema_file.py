@@ -1,0 +1,39 @@
+"""Finds the curated TFMD schema of a pipeline. Imports no TFX, so that `ctr run` can look at it at once."""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from pipeline.config import ConfigError, PipelineConfig
+from schemas.features import FeatureSpec
+from schemas.tfmd import make_schema
+
+
+def find_schema(config: PipelineConfig, spec: FeatureSpec) -> pathlib.Path:
+    """Returns the path of the curated schema.
+
+    Raises:
+        ConfigError: There is none, or its columns or their types are not the spec's.
+    """
+    module = importlib.import_module(config.features.partition(":")[0])
+    beside_spec = pathlib.Path(str(module.__file__)).parent / f"{spec.name}.pbtxt"
+    file = pathlib.Path(config.schema_file).resolve() if config.schema_file else beside_spec
+    remedy = f"make it with: python -m schemas.tfmd {config.features} {file}"
+    if not file.is_file():
+        raise ConfigError(f"no schema at {file}; {remedy}")
+    try:
+        schema = text_format.Parse(file.read_text(encoding="utf-8"), schema_pb2.Schema())
+    except text_format.ParseError as error:
+        raise ConfigError(f"{file} is not a TFMD schema: {error}; {remedy}") from error
+    columns = {feature.name: feature.type for feature in schema.feature}
+    wanted = {feature.name: feature.type for feature in make_schema(spec).feature}
+    different = sorted(name for name in {*columns, *wanted} if columns.get(name) != wanted.get(name))
+    if different:
+        raise ConfigError(
+            f"schema {file} and feature spec {config.features} differ in {', '.join(different)}; {remedy}"
+        )
+    return file
