@@ -153,7 +153,7 @@ class IdField:
         max_length: Its number of positions in `ids`.
         pooling: How its positions become one vector.
         row_offset: Added to a position's value (bucket + 1) to give the table's row; row 0 is nobody's.
-        num_buckets: Number of rows of its table.
+        num_buckets: Number of its buckets. The row after theirs stands for unseen ids.
     """
 
     name: str
@@ -162,6 +162,11 @@ class IdField:
     pooling: Pooling
     row_offset: int
     num_buckets: int
+
+    @property
+    def unseen(self) -> int:
+        """The value of a position that stands for an unseen id: one more than the last bucket's."""
+        return self.num_buckets + 1
 
     @property
     def positions(self) -> slice:
@@ -222,7 +227,7 @@ class FeatureSpec:
                 continue
             if table not in offsets:
                 offsets[table] = next_offset
-                next_offset += feature.num_buckets
+                next_offset += feature.num_buckets + 1
             max_length, pooling = (
                 (feature.max_length, feature.pooling) if isinstance(feature, IdSequence) else (1, "sum")
             )
@@ -238,8 +243,8 @@ class FeatureSpec:
 
     @property
     def num_table_rows(self) -> int:
-        """Rows of the embedding table: one for each bucket, and row 0, which padding reads and nothing trains."""
-        return 1 + max((field.row_offset + field.num_buckets for field in self.id_fields), default=0)
+        """Rows of the embedding table: one for each bucket, one for each table's unseen ids, and row 0, for padding."""
+        return 1 + max((field.row_offset + field.unseen for field in self.id_fields), default=0)
 
     @property
     def numbers(self) -> tuple[NumericFeature, ...]:

@@ -30,6 +30,8 @@ class ModelConfig:
         use_fm: Whether there is an FM term. With the linear term alone it is a factorization machine.
         use_deep: Whether there is a deep tower.
         fm_over: What the FM term pairs: all `positions` of all fields, or the `fields`' pooled vectors.
+        id_dropout: Share of the ids that training reads as unseen ones, so that the row for these learns what an id is
+            worth of which nothing is known. Ids that are not in the training split have its values afterwards.
         embedding_stddev: Standard deviation of the initial factors.
         embedding_l2: Weight of the squared norm of a batch's looked-up factors and linear weights, per example.
     """
@@ -43,6 +45,7 @@ class ModelConfig:
     use_fm: bool = True
     use_deep: bool = True
     fm_over: Literal["positions", "fields"] = "positions"
+    id_dropout: Rate = 0.0
     embedding_stddev: NonNegative = 0.01
     embedding_l2: NonNegative = 0.0
 

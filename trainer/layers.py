@@ -20,25 +20,37 @@ class EmbeddingTable(keras.layers.Layer):
 
     A row holds an id's linear weight `w` and its factors `v`: `[w, v_1 ... v_dim]`. Each field's buckets stand at an
     offset; fields that share a table share the offset. Row 0 belongs to nobody: padding reads it, and its value is
-    masked away.
+    masked away. The row after a table's buckets stands for ids that were never seen.
 
     Args:
         fields: The id fields, in field order.
         num_rows: Rows of the table, row 0 included.
         dim: Length of an id's factor vector.
         stddev: Standard deviation of the initial factors, N(0, stddev^2). Linear weights start at 0.
-        seed: Seed of the initial factors.
+        seed: Seed of the initial factors and of `id_dropout`.
+        id_dropout: Share of the ids that are read as unseen ones in training.
     """
 
-    def __init__(self, fields: Sequence[IdField], num_rows: int, dim: int, stddev: float, seed: int) -> None:
+    def __init__(
+        self,
+        fields: Sequence[IdField],
+        num_rows: int,
+        dim: int,
+        stddev: float,
+        seed: int,
+        id_dropout: float = 0.0,
+    ) -> None:
         super().__init__(name="embedding_table")
+        self._fields = tuple(fields)
+        self._id_dropout = id_dropout
+        self._dropout_seed = keras.random.SeedGenerator(seed) if id_dropout else None
         self._num_rows = num_rows
         self._dim = dim
         self._stddev = stddev
         self._seed = seed
-        self._offsets = np.concatenate(
-            [np.full(field.max_length, field.row_offset, dtype=np.int64) for field in fields]
-        )  # [num_positions]
+        lengths = [field.max_length for field in fields]
+        self._offsets = np.repeat(np.array([field.row_offset for field in fields], np.int64), lengths)
+        self._unseen = np.repeat(np.array([field.unseen for field in fields], np.int64), lengths)  # [num_positions]
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the table."""
@@ -49,18 +61,35 @@ class EmbeddingTable(keras.layers.Layer):
 
         self.table = self.add_weight(name="rows", shape=(self._num_rows, 1 + self._dim), initializer=initial)
 
-    def call(self, ids: tf.Tensor) -> tf.Tensor:
+    def call(self, ids: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Looks the rows up.
 
         Args:
             ids: Bucket + 1 at each position, 0 for padding: int64 [batch, num_positions].
+            training: Whether `id_dropout` is on.
 
         Returns:
             float32 [batch, num_positions, 1 + dim]; exactly 0 at padding.
         """
         is_id = ids > 0
+        if training and self._id_dropout:
+            is_dropped = keras.random.uniform(tf.shape(ids), seed=self._dropout_seed) < self._id_dropout
+            ids = tf.where(is_dropped, self._unseen, ids)
         rows = tf.where(is_id, ids + self._offsets, 0)
         return tf.gather(self.table.value, rows) * tf.cast(is_id, self.compute_dtype)[:, :, tf.newaxis]
+
+    def fill_unseen(self, is_unseen: tf.Tensor) -> None:
+        """Gives rows that training has not read the values of their table's row for unseen ids.
+
+        Args:
+            is_unseen: bool [num_rows].
+        """
+        source = np.arange(self._num_rows)
+        for field in self._fields:
+            last = field.row_offset + field.unseen
+            source[field.row_offset + 1 : last] = last
+        values = self.table.value
+        self.table.assign(tf.where(is_unseen[:, tf.newaxis], tf.gather(values, source), values))
 
 
 def pool_fields(factors: tf.Tensor, ids: tf.Tensor, fields: Sequence[IdField]) -> tf.Tensor:

@@ -36,9 +36,15 @@ class DeepFM(keras.Model):
         self._num_numbers = len(spec.numbers)
         self._fm_over = config.fm_over
         self._embedding_l2 = config.embedding_l2
+        self.has_unseen_rows = bool(self._fields and config.id_dropout)
         if self._fields:
             self.embedding_table = EmbeddingTable(
-                self._fields, spec.num_table_rows, config.embedding_dim, config.embedding_stddev, seed
+                self._fields,
+                spec.num_table_rows,
+                config.embedding_dim,
+                config.embedding_stddev,
+                seed,
+                config.id_dropout,
             )
         if self._num_numbers and config.use_linear:
             self.number_weights = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="numbers")
@@ -70,7 +76,7 @@ class DeepFM(keras.Model):
         tower_inputs = []
         if self._fields:
             ids = features[IDS]
-            rows = self.embedding_table(ids)  # [batch, num_positions, 1 + dim]
+            rows = self.embedding_table(ids, training=training)  # [batch, num_positions, 1 + dim]
             if training and self._embedding_l2:
                 self.add_loss(self._embedding_l2 * tf.reduce_sum(tf.square(rows)) / tf.cast(batch_size, rows.dtype))
             weights, factors = tf.split(rows, [1, rows.shape[2] - 1], axis=2)  # [batch, num_positions, 1 and dim]

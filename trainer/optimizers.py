@@ -183,6 +183,10 @@ class RowSparse(keras.optimizers.Optimizer):
         """Returns what is kept for a table's rows, float32 [num_rows, slot_width]."""
         return self._slots[table.path]
 
+    def is_untouched(self, table: keras.Variable) -> tf.Tensor:
+        """Returns which of a table's rows no step has read: bool [num_rows]."""
+        return tf.reduce_all(tf.equal(self.slots(table).value, self._rule.initial_slot), axis=1)
+
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
         """Takes one step.
 

@@ -54,6 +54,18 @@ class EvalMetrics(keras.callbacks.Callback):
         return tf.stack([term[:, 0] for term in self.model.terms(features)])
 
 
+class FillUnseen(keras.callbacks.Callback):
+    """Gives the ids that training has not read the row for unseen ones, at the end of each epoch.
+
+    A pass over the table, once an epoch. A row that is read later goes on from there.
+    """
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Fills the rows."""
+        (table,) = self.model.tables
+        self.model.embedding_table.fill_unseen(self.model.optimizer.is_untouched(table))
+
+
 def log_loss(labels: Floats, logits: Floats) -> float:
     """Returns the mean of -log p(label), natural logarithm.
 
@@ -119,7 +131,8 @@ def train(
         The metrics of each epoch.
     """
     monitor = {"monitor": f"val_{config.monitor}", "mode": "max" if config.monitor == "auc" else "min"}
-    callbacks = [EvalMetrics(eval_data), keras.callbacks.TensorBoard(tensorboard_dir), EpochLog()]
+    callbacks = [FillUnseen()] if model.has_unseen_rows else []
+    callbacks += [EvalMetrics(eval_data), keras.callbacks.TensorBoard(tensorboard_dir), EpochLog()]
     if config.reduce_on_plateau:
         callbacks.append(keras.callbacks.ReduceLROnPlateau(**monitor, factor=config.reduce_on_plateau, patience=1))
     callbacks.append(keras.callbacks.EarlyStopping(**monitor, patience=config.patience, restore_best_weights=True))

@@ -65,14 +65,15 @@ def test_fields_stand_one_after_the_other_and_share_rows_where_they_share_a_tabl
     )
     assert [(field.name, field.start, field.max_length, field.row_offset) for field in spec.id_fields] == [
         ("user", 0, 1, 0),
-        ("item", 1, 1, 10),
-        ("history", 2, 3, 10),
-        ("price", 5, 1, 30),
+        ("item", 1, 1, 11),
+        ("history", 2, 3, 11),
+        ("price", 5, 1, 32),
     ]
     assert [field.pooling for field in spec.id_fields] == ["sum", "sum", "sqrtn", "sum"]
     assert spec.id_fields[2].positions == slice(2, 5)
     assert spec.num_positions == 6
-    assert spec.num_table_rows == 1 + 10 + 20 + 4
+    assert spec.num_table_rows == 1 + (10 + 1) + (20 + 1) + (4 + 1)
+    assert [field.unseen for field in spec.id_fields] == [11, 21, 21, 5]
     assert [number.name for number in spec.numbers] == ["age"]
 
 

@@ -81,3 +81,26 @@ def test_fm_term_is_the_sum_over_all_pairs(num_vectors):
         for vectors in factors
     ]
     np.testing.assert_allclose(fm_term(tf.constant(factors)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_id_dropout_reads_ids_as_unseen_ones_in_training_only():
+    fields = [IdField("a", 0, 1, "sum", row_offset=0, num_buckets=3), IdField("b", 1, 1, "sum", 4, 2)]
+    table = EmbeddingTable(fields, num_rows=8, dim=1, stddev=0.1, seed=1, id_dropout=0.25)
+    table.build((None, 2))
+    table.table.assign(np.repeat(np.arange(8, dtype=np.float32)[:, None], 2, axis=1))
+    ids = tf.constant([[2, 1], [2, 0]] * 4000, tf.int64)
+    np.testing.assert_array_equal(table(ids)[:2, :, 0], [[2, 5], [2, 0]])
+    rows = table(ids, training=True)[:, :, 0].numpy()
+    assert set(rows[:, 0]) == {2, 4}  # the bucket, or the row after the three buckets
+    assert set(rows[0::2, 1]) == {5, 7}
+    assert set(rows[1::2, 1]) == {0}  # padding stays padding
+    assert np.mean(rows[:, 0] == 4) == pytest.approx(0.25, abs=0.02)
+
+
+def test_rows_that_were_not_read_get_their_own_tables_unseen_row():
+    fields = [IdField("a", 0, 1, "sum", row_offset=0, num_buckets=3), IdField("b", 1, 1, "sum", 4, 2)]
+    table = EmbeddingTable(fields, num_rows=8, dim=1, stddev=0.1, seed=1, id_dropout=0.25)
+    table.build((None, 2))
+    table.table.assign(np.repeat(np.arange(8, dtype=np.float32)[:, None], 2, axis=1))
+    table.fill_unseen(tf.constant([True, False, True, True, False, True, False, False]))
+    np.testing.assert_array_equal(table.table.numpy()[:, 0], [0, 1, 4, 4, 4, 7, 6, 7])

@@ -71,7 +71,7 @@ def test_terms_of_the_notebooks_impressions_are_those_of_plain_numpy():
     linear, fm, pooled = [], [], []
     for ids in batch["ids"]:
         seq = [table[bucket] for bucket in ids[:3] if bucket]
-        target = [table[10 + bucket] for bucket in ids[3:] if bucket]
+        target = [table[11 + bucket] for bucket in ids[3:] if bucket]
         linear.append([model.bias.numpy()[0] + sum(row[0] for row in seq + target)])
         fm.append([sum(a[1:] @ b[1:] for a, b in itertools.combinations(seq + target, 2))])
         pooled.append(np.concatenate([np.sum(seq, axis=0)[1:], np.sum(target, axis=0)[1:]]))

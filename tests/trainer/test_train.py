@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from schemas.features import FeatureSpec, NumericFeature
+from schemas.features import FeatureSpec, IdFeature, NumericFeature
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.input import eval_batches, train_batches
 from trainer.model import model_fn
@@ -182,3 +182,16 @@ def test_terms_magnitudes_are_measured(tmp_path):
     history = train(model, batches, batches, TrainingConfig(max_epochs=1, learning_rate=0.05), str(tmp_path)).history
     assert history["val_linear"][0] > 0
     assert history["val_fm"] == history["val_deep"] == [0.0]
+
+
+def test_unseen_ids_get_the_row_that_id_dropout_has_trained(tmp_path):
+    spec = FeatureSpec("s", (IdFeature("item", 50),))
+    model = model_fn(spec, ModelConfig(embedding_dim=2, id_dropout=0.3), seed=1)
+    ids = np.int64([[3], [7], [9], [11]] * 50)
+    batches = tf.data.Dataset.from_tensor_slices(({"ids": ids}, np.float32([[1], [1], [1], [0]] * 50))).batch(40)
+    train(model, batches, batches, TrainingConfig(max_epochs=5, learning_rate=0.05), str(tmp_path))
+    table = model.embedding_table.table.numpy()
+    unseen = [row for row in range(1, 51) if row not in (3, 7, 9, 11)]
+    np.testing.assert_array_equal(table[unseen], np.tile(table[51], [len(unseen), 1]))
+    assert np.all(table[51] != 0)
+    assert len(np.unique(table[[3, 7, 9, 11, 51], 0])) == 5
