@@ -81,7 +81,15 @@ def run_pipeline(ctr, workplace):
     """Runs the pipeline on the workplace's log, and returns the finished process and the summary."""
 
     def run(*settings):
-        defaults = ["log.path=log", "log.eval_days=1", "training.max_epochs=3", "evaluation.max_auc_drop=0.05"]
+        # A small log needs more and larger steps than MovieLens.
+        defaults = [
+            "log.path=log",
+            "log.eval_days=1",
+            "training.max_epochs=3",
+            "training.batch_size=100",
+            "training.learning_rate=0.005",
+            "evaluation.max_auc_drop=0.05",
+        ]
         process = ctr("run", *(word for setting in [*defaults, *settings] for word in ("--set", setting)))
         summary = workplace / "runs" / "movielens" / "summary.json"
         return process, json.loads(summary.read_text()) if summary.exists() else None

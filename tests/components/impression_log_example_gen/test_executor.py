@@ -221,7 +221,7 @@ def test_artifact_tells_readers_what_it_holds(tmp_path):
 def test_a_failure_leaves_nothing_in_the_artifacts_folder(tmp_path):
     _write_log(tmp_path / "log", NOTEBOOK_ROWS)
     _write_log(tmp_path / "log", {**NOTEBOOK_ROWS, "label": [1, None]}, day="2026-01-02")
-    with pytest.raises(LogError, match=r"day=2026-01-02/part-0.parquet: row 1 .* has label label = None"):
+    with pytest.raises(LogError, match=r"row 1 .* has label label = None, must be 0 or 1: correct it, or remove the row$"):
         _do(tmp_path)
     assert _files(tmp_path) == set()
 

@@ -49,6 +49,7 @@ def test_days_come_oldest_first_with_their_files_by_name(log):
 def test_hidden_names_other_files_and_days_without_parquet_are_no_part_of_the_log(log):
     for name in ("_SUCCESS", "day=2026-01-10/.part.parquet", "day=2026-01-10/_tmp.parquet", "day=2026-01-10/a.csv"):
         (log / name).write_text("")
+    (log / "day=2026-01-10/folder.parquet").mkdir()
     (log / "day=2026-02-01").mkdir()
     (log / "notes").mkdir()
     days = find_days(log)
@@ -92,6 +93,11 @@ def test_newest_days_with_rows_are_eval_and_those_before_train(log, eval_days, t
     window = choose_window(log, eval_days, train_days)
     assert (_names(window.train), _names(window.eval)) == (train, eval_)
     assert restore_window(log, window.day_names) == window
+
+
+def test_of_more_days_than_are_asked_for_the_oldest_are_left_out(log):
+    window = split_days(find_days(log), 1, 2)
+    assert (_names(window.train), _names(window.eval)) == (["2026-01-02", "2026-01-05"], ["2026-01-10"])
 
 
 def test_too_few_days_and_bad_numbers_of_days_are_errors(log):
@@ -149,16 +155,18 @@ def test_fingerprint_is_of_the_windows_contents(log, change, changes):
     assert (fingerprint(choose_window(log, 1, 1).files) != before) == changes
 
 
-def test_fingerprint_is_the_same_for_a_copy_and_tells_where_a_file_ends(tmp_path):
+def test_fingerprint_is_the_same_for_a_copy_and_tells_files_apart(tmp_path):
     def digest(folder, *contents):
-        files = [tmp_path / folder / f"day=2026-01-01/{index}" for index in range(len(contents))]
+        files = [tmp_path / folder / str(index) for index in range(len(contents))]
         for file, content in zip(files, contents, strict=True):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
         return fingerprint(files)
 
-    assert digest("log", b"xy", b"z") == digest("copy", b"xy", b"z")
-    assert digest("log", b"xy", b"z") != digest("log", b"x", b"yz")
+    assert digest("log/day=2026-01-01", b"xy", b"z") == digest("copy/day=2026-01-01", b"xy", b"z")
+    assert digest("log/day=2026-01-01", b"xy", b"z") != digest("log/day=2026-01-02", b"xy", b"z")
+    assert digest("log/day=2026-01-01", b"xy", b"z") != digest("log/day=2026-01-01", b"x", b"yz")
+    assert digest("log/day=2026-01-01", b"day=2026-01-01/1") != digest("log/day=2026-01-01", b"", b"")
 
 
 def test_importing_it_imports_nothing_heavy():
