@@ -50,12 +50,7 @@ class IdFeature:
     min_presence: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_raw(self.name, self.dtype, IdType, self.min_presence)
-        _require(self.num_buckets > 0, f"{self.name}: num_buckets is {self.num_buckets}, must be positive")
-        _require(
-            not self.domain or self.dtype == "string",
-            f"{self.name}: a domain needs dtype string, not {self.dtype}",
-        )
+        _check_id(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +78,7 @@ class IdSequence:
     min_presence: float = 0.0
 
     def __post_init__(self) -> None:
-        IdFeature.__post_init__(self)  # type: ignore[arg-type]
+        _check_id(self)
         _require(self.max_length > 0, f"{self.name}: max_length is {self.max_length}, must be positive")
         _require_one_of(self.name, "pooling", self.pooling, Pooling)
 
@@ -272,8 +267,9 @@ def load_spec(path: str) -> FeatureSpec:
     except ModuleNotFoundError as error:
         raise ValueError(f"features {path!r}: {error}") from error
     spec = getattr(module, attribute, None)
-    _require(isinstance(spec, FeatureSpec), f"features {path!r}: {module_name} has no FeatureSpec {attribute}")
-    return spec  # type: ignore[return-value]
+    if not isinstance(spec, FeatureSpec):
+        raise ValueError(f"features {path!r}: {module_name} has no FeatureSpec {attribute}")
+    return spec
 
 
 def _table(feature: Feature) -> str | None:
@@ -281,6 +277,15 @@ def _table(feature: Feature) -> str | None:
     if isinstance(feature, NumericFeature):
         return feature.name if feature.normalization == "quantile_buckets" else None
     return feature.table or feature.name
+
+
+def _check_id(feature: IdFeature | IdSequence) -> None:
+    _check_raw(feature.name, feature.dtype, IdType, feature.min_presence)
+    _require(feature.num_buckets > 0, f"{feature.name}: num_buckets is {feature.num_buckets}, must be positive")
+    _require(
+        not feature.domain or feature.dtype == "string",
+        f"{feature.name}: a domain needs dtype string, not {feature.dtype}",
+    )
 
 
 def _check_raw(name: str, dtype: str, dtypes: object, min_presence: float) -> None:
