@@ -8,8 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-from tfx.components.util import examples_utils
-from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import Examples
 
@@ -211,8 +209,8 @@ def test_artifact_tells_readers_what_it_holds(tmp_path):
     examples = _do(tmp_path)
     assert _files(tmp_path) == NOTEBOOK_FILES
     assert artifact_utils.decode_split_names(examples.split_names) == ["train", "eval"]
-    assert examples_utils.get_payload_format(examples) == example_gen_pb2.FORMAT_TF_EXAMPLE
-    assert examples_utils.get_file_format(examples) == "tfrecords_gzip"
+    assert examples.get_string_custom_property("payload_format") == "FORMAT_TF_EXAMPLE"
+    assert examples.get_string_custom_property("file_format") == "tfrecords_gzip"
     assert json.loads(examples.get_string_custom_property("num_examples")) == {"train": 2, "eval": 1}
     assert json.loads(examples.get_string_custom_property("days")) == {"train": ["2026-01-01"], "eval": ["2026-01-02"]}
     assert examples.get_string_custom_property("input_fingerprint") == "f"
@@ -221,7 +219,8 @@ def test_artifact_tells_readers_what_it_holds(tmp_path):
 def test_a_failure_leaves_nothing_in_the_artifacts_folder(tmp_path):
     _write_log(tmp_path / "log", NOTEBOOK_ROWS)
     _write_log(tmp_path / "log", {**NOTEBOOK_ROWS, "label": [1, None]}, day="2026-01-02")
-    with pytest.raises(LogError, match=r"row 1 .* has label label = None, must be 0 or 1: correct it, or remove the row$"):
+    message = r"row 1 .* has label label = None, must be 0 or 1: correct it, or remove the row$"
+    with pytest.raises(LogError, match=message):
         _do(tmp_path)
     assert _files(tmp_path) == set()
 
