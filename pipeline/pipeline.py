@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import pydantic
 from tfx.components import Evaluator, ExampleValidator, Pusher, StatisticsGen, Trainer, Transform
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
@@ -26,7 +26,6 @@ from pipeline.evaluation import make_eval_config
 from pipeline.fingerprint import source_fingerprint
 from pipeline.schema_file import find_schema
 from schemas.features import load_spec
-from trainer.config import ModelConfig, TrainingConfig
 from trainer.run import run_fn
 from transform.preprocessing import preprocessing_fn
 
@@ -85,8 +84,8 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
         custom_config={
             "features": config.features,
-            "model": pydantic.TypeAdapter(ModelConfig).dump_json(config.model).decode(),
-            "training": pydantic.TypeAdapter(TrainingConfig).dump_json(config.training).decode(),
+            "model": json.dumps(dataclasses.asdict(config.model)),
+            "training": json.dumps(dataclasses.asdict(config.training)),
             "fingerprint": _digest(source_fingerprint("trainer", "schemas"), repr(spec)),
         },
     )

@@ -14,7 +14,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from schemas.tfmd import SCHEMA_ASSET, SERVING
+from schemas.tfmd import SCHEMA_ASSET, SERVING, features_in
 
 _INT64 = range(-(2**63), 2**63)
 _MAX_FLOAT32 = 3.4028234663852886e38
@@ -202,12 +202,7 @@ def _read_schema(file: pathlib.Path) -> dict[str, schema_pb2.Feature]:
         raise ModelError(f"the model lacks the schema of its requests: {file}: {error.strerror}") from None
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise ModelError(f"{file} is not a TFMD schema: {_one_line(error)}") from None
-    features = {
-        feature.name: feature
-        for feature in schema.feature
-        if SERVING in feature.in_environment
-        or (SERVING in schema.default_environment and SERVING not in feature.not_in_environment)
-    }
+    features = features_in(schema, SERVING)
     if not features:
         raise ModelError(f"{file} has no feature in the environment {SERVING}")
     return features

@@ -48,6 +48,21 @@ def make_schema(spec: FeatureSpec) -> schema_pb2.Schema:
     return schema
 
 
+def features_in(schema: schema_pb2.Schema, environment: str) -> dict[str, schema_pb2.Feature]:
+    """Returns the features of an environment, by their names, in the schema's order.
+
+    Args:
+        schema: Any TFMD schema.
+        environment: Such as `SERVING`.
+    """
+    is_default = environment in schema.default_environment
+    return {
+        feature.name: feature
+        for feature in schema.feature
+        if environment in feature.in_environment or (is_default and environment not in feature.not_in_environment)
+    }
+
+
 def schema_text(spec: FeatureSpec) -> str:
     """Returns the schema as text, with a first line that says where it comes from."""
     return "# Made from the feature spec; edit that.\n" + text_format.MessageToString(make_schema(spec))

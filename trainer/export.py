@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from tensorflow_transform.tf_metadata import schema_utils
 
 from schemas.features import FeatureSpec
-from schemas.tfmd import SCHEMA_ASSET, SERVING, TRAINING, make_schema
+from schemas.tfmd import SCHEMA_ASSET, SERVING, TRAINING, features_in, make_schema
 from trainer.model import DeepFM
 
 
@@ -24,11 +24,7 @@ def raw_feature_spec(spec: FeatureSpec, environment: str) -> dict[str, tf.io.Var
     """
     schema = make_schema(spec)
     parsing = schema_utils.schema_as_feature_spec(schema).feature_spec
-    return {
-        feature.name: parsing[feature.name]
-        for feature in schema.feature
-        if environment not in feature.not_in_environment
-    }
+    return {name: parsing[name] for name in features_in(schema, environment)}
 
 
 def export(model: DeepFM, transform_output: tft.TFTransformOutput, spec: FeatureSpec, directory: str) -> None:

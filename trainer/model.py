@@ -46,9 +46,9 @@ class DeepFM(keras.Model):
                 seed,
                 config.id_dropout,
             )
-        if self._num_numbers and config.use_linear:
+        if config.use_linear:
+            self.bias = self.add_weight(name="bias", shape=(1,), initializer="zeros")
             self.number_weights = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="numbers")
-        self.bias = self.add_weight(name="bias", shape=(1,), initializer="zeros")
         self._use_linear, self._use_fm = config.use_linear, config.use_fm
         self.deep_tower = _make_tower(config, seed) if config.use_deep else None
 

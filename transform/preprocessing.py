@@ -99,12 +99,10 @@ def pack_ids(buckets: tf.SparseTensor, max_length: int | None = None) -> tf.Tens
     Returns:
         Bucket + 1 at each position, 0 where there is no id: int64 [batch, max_length or 1].
     """
-    rows = tf.RaggedTensor.from_value_rowids(
-        buckets.values + 1, buckets.indices[:, 0], nrows=buckets.dense_shape[0], validate=False
-    )
+    values = _with_values(buckets, buckets.values + 1)
     if max_length is None:
-        return rows.to_tensor(default_value=0, shape=[None, 1])
-    return rows[:, -max_length:].to_tensor(default_value=0, shape=[None, max_length])
+        return _first_value(values)
+    return _rows(values)[:, -max_length:].to_tensor(default_value=0, shape=[None, max_length])
 
 
 def normalize_number(raw: tf.SparseTensor, log1p: bool) -> tf.Tensor:
@@ -141,13 +139,15 @@ def _finite(raw: tf.SparseTensor) -> tf.SparseTensor:
 
 def _first_value(values: tf.SparseTensor) -> tf.Tensor:
     """Returns each row's first value, 0 where it has none, [batch, 1]."""
-    rows = tf.RaggedTensor.from_value_rowids(
+    return _rows(values).to_tensor(default_value=0, shape=[None, 1])
+
+
+def _rows(values: tf.SparseTensor) -> tf.RaggedTensor:
+    """Returns each row's values, [batch, any], without the gaps that dropped values leave."""
+    return tf.RaggedTensor.from_value_rowids(
         values.values, values.indices[:, 0], nrows=values.dense_shape[0], validate=False
     )
-    return rows.to_tensor(default_value=0, shape=[None, 1])
 
 
 def _with_values(like: tf.SparseTensor, values: tf.Tensor) -> tf.SparseTensor:
-    return tf.SparseTensor(
-        like.indices, tf.cast(values, tf.int64) if values.dtype.is_integer else values, like.dense_shape
-    )
+    return tf.SparseTensor(like.indices, values, like.dense_shape)
