@@ -53,7 +53,12 @@ def make_eval_config(config: EvaluationConfig, spec: FeatureSpec) -> config_pb2.
     ]
     eval_config = config_pb2.EvalConfig(
         model_specs=[
-            config_pb2.ModelSpec(signature_name="serving_default", prediction_key="ctr", label_key=spec.label.name)
+            config_pb2.ModelSpec(
+                signature_name="serving_default",
+                prediction_key="ctr",
+                label_key=spec.label.name,
+                example_weight_key=spec.weight or "",
+            )
         ],
         metrics_specs=[config_pb2.MetricsSpec(metrics=metrics)],
         slicing_specs=[config_pb2.SlicingSpec()]

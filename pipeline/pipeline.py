@@ -86,6 +86,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             "features": config.features,
             "model": json.dumps(dataclasses.asdict(config.model)),
             "training": json.dumps(dataclasses.asdict(config.training)),
+            "checkpoints": str(home / "checkpoints"),
             "fingerprint": _digest(source_fingerprint("trainer", "schemas"), repr(spec)),
         },
     )

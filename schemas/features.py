@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias, get_args
 
 IdType = Literal["int64", "string"]
 NumberType = Literal["int64", "float32"]
-Pooling = Literal["sum", "mean", "sqrtn"]
+Pooling = Literal["sum", "mean", "sqrtn", "target_attention"]
 Normalization = Literal["z_score", "log1p_z_score", "quantile_buckets"]
 
 # The features that Transform writes and the Trainer reads, one vector each: what parsing costs is a feature's, not a
@@ -22,6 +22,7 @@ Normalization = Literal["z_score", "log1p_z_score", "quantile_buckets"]
 IDS = "ids"  # int64 [num_positions]: bucket + 1; 0 where there is no id
 NUMBERS = "numbers"  # float32 [num_numbers]: normalized; 0 where missing
 LABEL = "label"  # float32 []
+WEIGHT = "weight"  # float32 []: only where the spec names a weight
 
 
 def _require(holds: bool, message: str) -> None:
@@ -40,6 +41,9 @@ class IdFeature:
         table: Name of the embedding table. Features that name the same one share its rows; by default one's own.
         domain: The values that a string id may take; any value where empty. The schema gate stops others.
         min_presence: Share of the impressions that must have the id, in [0, 1].
+        num_hashes: 1, or 2: an id is then the sum of the rows of two hashes, so that two ids are the same to the model
+            only where both collide (Svenstrup et al., "Hash Embeddings for Efficient Word Representations", NIPS 2017,
+            without their weights).
     """
 
     name: str
@@ -48,6 +52,7 @@ class IdFeature:
     table: str = ""
     domain: tuple[str, ...] = ()
     min_presence: float = 0.0
+    num_hashes: int = 1
 
     def __post_init__(self) -> None:
         _check_id(self)
@@ -61,11 +66,14 @@ class IdSequence:
         name: The column in the log.
         num_buckets: Number of hash buckets.
         max_length: How many of the most recent ids are kept.
-        pooling: How a sequence's vectors become one: their sum, mean, or sum / sqrt(count).
+        pooling: How a sequence's vectors become one: their sum, mean, sum / sqrt(count), or `target_attention`: in the
+            deep tower a mean weighted by how well each id fits the target, in the FM term the mean.
         dtype: Type of the raw ids.
         table: As in `IdFeature`.
         domain: As in `IdFeature`.
         min_presence: Share of the impressions that must have at least one id, in [0, 1].
+        num_hashes: As in `IdFeature`.
+        target: The id feature that `target_attention` compares with; by default the one that shares the table.
     """
 
     name: str
@@ -76,9 +84,15 @@ class IdSequence:
     table: str = ""
     domain: tuple[str, ...] = ()
     min_presence: float = 0.0
+    num_hashes: int = 1
+    target: str = ""
 
     def __post_init__(self) -> None:
         _check_id(self)
+        _require(
+            not self.target or self.pooling == "target_attention",
+            f"{self.name}: target goes with pooling target_attention, not {self.pooling}",
+        )
         _require(self.max_length > 0, f"{self.name}: max_length is {self.max_length}, must be positive")
         _require_one_of(self.name, "pooling", self.pooling, Pooling)
 
@@ -145,10 +159,12 @@ class IdField:
     Attributes:
         name: The feature's name.
         start: Its first position in `ids`.
-        max_length: Its number of positions in `ids`.
+        max_length: How many ids it has at most; each of its hashes takes so many positions in `ids`.
         pooling: How its positions become one vector.
         row_offset: Added to a position's value (bucket + 1) to give the table's row; row 0 is nobody's.
         num_buckets: Number of its buckets. The row after theirs stands for unseen ids.
+        num_hashes: How many hashes an id has.
+        target: The number of the field that `target_attention` compares with, in field order.
     """
 
     name: str
@@ -157,6 +173,8 @@ class IdField:
     pooling: Pooling
     row_offset: int
     num_buckets: int
+    num_hashes: int = 1
+    target: int | None = None
 
     @property
     def unseen(self) -> int:
@@ -164,9 +182,14 @@ class IdField:
         return self.num_buckets + 1
 
     @property
+    def num_positions(self) -> int:
+        """Its number of positions in `ids`."""
+        return self.max_length * self.num_hashes
+
+    @property
     def positions(self) -> slice:
         """The field's positions in the packed `ids` vector."""
-        return slice(self.start, self.start + self.max_length)
+        return slice(self.start, self.start + self.num_positions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +202,8 @@ class FeatureSpec:
         label: The click.
         group_key: The id feature by which ranking metrics group impressions (a user or a request), if any.
         timestamp: An int64 column with seconds since 1970-01-01 UTC, if the log has one. Not an input of the model.
+        weight: A float32 column with the weight of the impression in training and evaluation, at least 0; without one
+            all weigh the same. Not an input of the model.
     """
 
     name: str
@@ -186,10 +211,11 @@ class FeatureSpec:
     label: Label = Label()
     group_key: str | None = None
     timestamp: str | None = None
+    weight: str | None = None
 
     def __post_init__(self) -> None:
         columns = [*(feature.name for feature in self.features), self.label.name]
-        columns += [self.timestamp] if self.timestamp else []
+        columns += [column for column in (self.timestamp, self.weight) if column]
         for column in columns:
             _require(columns.count(column) == 1, f"{self.name}: column {column} is named more than once")
         _require(bool(self.features), f"{self.name}: a spec needs at least one feature")
@@ -198,6 +224,9 @@ class FeatureSpec:
             self.group_key is None or self.group_key in ids,
             f"{self.name}: group_key {self.group_key} is not one of its id features",
         )
+        for feature in self.features:
+            if isinstance(feature, IdSequence) and feature.pooling == "target_attention":
+                self._find_target(feature)
         shared: dict[str, tuple[str, int, str]] = {}
         for feature in self.features:
             table = _table(feature)
@@ -226,15 +255,40 @@ class FeatureSpec:
             max_length, pooling = (
                 (feature.max_length, feature.pooling) if isinstance(feature, IdSequence) else (1, "sum")
             )
-            field = IdField(feature.name, start, max_length, pooling, offsets[table], feature.num_buckets)
+            num_hashes = 1 if isinstance(feature, NumericFeature) else feature.num_hashes
+            field = IdField(feature.name, start, max_length, pooling, offsets[table], feature.num_buckets, num_hashes)
             fields.append(field)
-            start += field.max_length
-        return tuple(fields)
+            start += field.num_positions
+        names = [field.name for field in fields]
+        by_name = {feature.name: feature for feature in self.features}
+        return tuple(
+            dataclasses.replace(field, target=names.index(self._find_target(by_name[field.name])))
+            if field.pooling == "target_attention"
+            else field
+            for field in fields
+        )
+
+    def _find_target(self, sequence: Feature) -> str:
+        """Returns the name of the id feature that a sequence's `target_attention` compares with."""
+        assert isinstance(sequence, IdSequence)
+        ids = [feature for feature in self.features if isinstance(feature, IdFeature)]
+        targets = [
+            feature.name
+            for feature in ids
+            if (feature.name == sequence.target if sequence.target else _table(feature) == _table(sequence))
+        ]
+        _require(
+            len(targets) == 1,
+            f"{sequence.name}: target_attention needs the name of an id feature as target"
+            + (f", and {sequence.target} is none" if sequence.target else "")
+            + f"; there are {', '.join(feature.name for feature in ids) or 'none'}",
+        )
+        return targets[0]
 
     @property
     def num_positions(self) -> int:
         """Length of the packed `ids` vector."""
-        return sum(field.max_length for field in self.id_fields)
+        return sum(field.num_positions for field in self.id_fields)
 
     @property
     def num_table_rows(self) -> int:
@@ -281,6 +335,7 @@ def _table(feature: Feature) -> str | None:
 
 def _check_id(feature: IdFeature | IdSequence) -> None:
     _check_raw(feature.name, feature.dtype, IdType, feature.min_presence)
+    _require(feature.num_hashes in (1, 2), f"{feature.name}: num_hashes is {feature.num_hashes}, must be 1 or 2")
     _require(feature.num_buckets > 0, f"{feature.name}: num_buckets is {feature.num_buckets}, must be positive")
     _require(
         not feature.domain or feature.dtype == "string",

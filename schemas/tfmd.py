@@ -45,6 +45,12 @@ def make_schema(spec: FeatureSpec) -> schema_pb2.Schema:
         timestamp.value_count.CopyFrom(schema_pb2.ValueCount(min=1, max=1))
         timestamp.presence.CopyFrom(schema_pb2.FeaturePresence(min_fraction=1.0, min_count=1))
         timestamp.not_in_environment.append(SERVING)
+    if spec.weight:
+        weight = schema.feature.add(name=spec.weight, type=schema_pb2.FeatureType.FLOAT)
+        weight.float_domain.CopyFrom(schema_pb2.FloatDomain(min=0, disallow_nan=True, disallow_inf=True))
+        weight.value_count.CopyFrom(schema_pb2.ValueCount(min=1, max=1))
+        weight.presence.CopyFrom(schema_pb2.FeaturePresence(min_fraction=1.0, min_count=1))
+        weight.not_in_environment.append(SERVING)
     return schema
 
 

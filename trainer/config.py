@@ -33,7 +33,15 @@ class ModelConfig:
         id_dropout: Share of the ids that training reads as unseen ones, so that the row for these learns what an id is
             worth of which nothing is known. Ids that are not in the training split have its values afterwards.
         embedding_stddev: Standard deviation of the initial factors.
+        fm_numbers: Whether the FM term also pairs a vector for each number: the number times a learned vector.
+        attention_units: Width of the hidden layer of a sequence's `target_attention`.
         embedding_l2: Weight of the squared norm of a batch's looked-up factors and linear weights, per example.
+        table_l2: lambda of the whole table's penalty `lambda / 2 * |W|^2`. Applied once an epoch: every row shrinks by
+            the product of (1 - rate * lambda) over the epoch's steps, which is what as many steps of gradient descent
+            on the penalty alone make of it. No step pays for it.
+        tower_l2: lambda of the deep tower's penalty `lambda / 2 * |W|^2`, over its matrices, in the loss.
+        xla: Whether XLA compiles the deep tower for training. It does not pay on CPUs, see `docs/adr/0008`.
+        mixed_precision: Whether the deep tower computes in bfloat16. It does not pay on CPUs without bfloat16 units.
     """
 
     embedding_dim: Positive = 8
@@ -47,7 +55,13 @@ class ModelConfig:
     fm_over: Literal["positions", "fields"] = "positions"
     id_dropout: Rate = 0.0
     embedding_stddev: NonNegative = 0.01
+    fm_numbers: bool = False
+    attention_units: Positive = 16
     embedding_l2: NonNegative = 0.0
+    table_l2: NonNegative = 0.0
+    tower_l2: NonNegative = 0.0
+    xla: bool = False
+    mixed_precision: bool = False
 
     def __post_init__(self) -> None:
         if not (self.use_linear or self.use_fm or self.use_deep):
@@ -66,11 +80,16 @@ class TrainingConfig:
         decay_steps: Steps after them over which it falls to 0 along a cosine; 0 for a constant one.
         reduce_on_plateau: Factor of the step size after an epoch without a better `monitor`, or null; not with
             `warmup_steps` or `decay_steps`, which determine the step size themselves.
-        table_optimizer: How the embedding table's rows are updated, see `trainer/optimizers.py`; the rest is Adam's.
+        optimizer: The optimizer of all weights but the embedding table's, by its Keras name.
+        table_optimizer: How the embedding table's rows are updated, see `trainer/optimizers.py`.
         patience: Epochs without a better `monitor` on the eval split after which training stops.
         monitor: The eval metric that chooses the best epoch, whose weights are kept.
-        shuffle_buffer: Examples among which the next one is drawn at random.
-        seed: Seed of initialization, shuffling and dropout.
+        shuffle_buffer: Examples that are shuffled together.
+        negative_sampling_rate: Share of the training split's impressions without a click that an epoch uses. What is
+            evaluated and exported is corrected for it: p / (p + (1 - p) / rate).
+        checkpoint_steps: Steps after which the training's state is written, so that it can be resumed; 0 for never.
+        checkpoint_minutes: Minutes after which it is; 0 for never. Each epoch's end is written too.
+        seed: Seed of initialization, shuffling, sampling and dropout.
     """
 
     batch_size: Positive = 1024
@@ -79,10 +98,14 @@ class TrainingConfig:
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     decay_steps: Annotated[int, Field(ge=0)] = 0
     reduce_on_plateau: Annotated[float, Field(gt=0, lt=1)] | None = None
+    optimizer: Literal["adam", "adamw", "adagrad", "sgd", "rmsprop", "nadam", "adamax", "ftrl", "lion"] = "adam"
     table_optimizer: Literal["adam", "adagrad", "rowwise_adagrad"] = "adam"
     patience: Positive = 2
     monitor: Literal["auc", "log_loss"] = "auc"
     shuffle_buffer: Positive = 100_000
+    negative_sampling_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    checkpoint_steps: Annotated[int, Field(ge=0)] = 0
+    checkpoint_minutes: NonNegative = 10.0
     seed: int = 1
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from tensorflow_transform.tf_metadata import schema_utils
 from schemas.features import FeatureSpec
 from schemas.tfmd import SCHEMA_ASSET, SERVING, TRAINING, features_in, make_schema
 from trainer.model import DeepFM
+from trainer.train import logit_shift
 
 
 def raw_feature_spec(spec: FeatureSpec, environment: str) -> dict[str, tf.io.VarLenFeature]:
@@ -20,14 +21,20 @@ def raw_feature_spec(spec: FeatureSpec, environment: str) -> dict[str, tf.io.Var
 
     Args:
         spec: The data set.
-        environment: `TRAINING`, or `SERVING`, which lacks the label and the timestamp.
+        environment: `TRAINING`, or `SERVING`, which lacks the label, the timestamp and the weight.
     """
     schema = make_schema(spec)
     parsing = schema_utils.schema_as_feature_spec(schema).feature_spec
     return {name: parsing[name] for name in features_in(schema, environment)}
 
 
-def export(model: DeepFM, transform_output: tft.TFTransformOutput, spec: FeatureSpec, directory: str) -> None:
+def export(
+    model: DeepFM,
+    transform_output: tft.TFTransformOutput,
+    spec: FeatureSpec,
+    directory: str,
+    negative_sampling_rate: float = 1.0,
+) -> None:
     """Writes a SavedModel with the transformation and the model in one graph.
 
     Signatures:
@@ -41,14 +48,16 @@ def export(model: DeepFM, transform_output: tft.TFTransformOutput, spec: Feature
         transform_output: The output of TFX Transform.
         spec: The data set.
         directory: Folder to write.
+        negative_sampling_rate: Share of the negatives that the training saw, for which `ctr` is corrected.
     """
+    shift = logit_shift(negative_sampling_rate)
     transform_layer = transform_output.transform_features_layer()
     serving_spec = raw_feature_spec(spec, SERVING)
     training_spec = raw_feature_spec(spec, TRAINING)
 
     def serve(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         features = transform_layer(tf.io.parse_example(examples, serving_spec))
-        return {"ctr": tf.sigmoid(model({name: features[name] for name in model.zero_batch()}))}
+        return {"ctr": tf.sigmoid(model({name: features[name] for name in model.zero_batch()}) + shift)}
 
     def transform_features(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return dict(transform_layer(tf.io.parse_example(examples, training_spec)))

@@ -1,4 +1,4 @@
-"""The embedding table and the terms of a DeepFM.
+"""The embedding table, what is made of its rows, and the terms of a DeepFM.
 
 Guo et al., "DeepFM: A Factorization-Machine based Neural Network for CTR Prediction", IJCAI 2017.
 """
@@ -6,7 +6,8 @@ Guo et al., "DeepFM: A Factorization-Machine based Neural Network for CTR Predic
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -19,8 +20,8 @@ class EmbeddingTable(keras.layers.Layer):
     """All fields' embeddings in one table, read with one gather a batch.
 
     A row holds an id's linear weight `w` and its factors `v`: `[w, v_1 ... v_dim]`. Each field's buckets stand at an
-    offset; fields that share a table share the offset. Row 0 belongs to nobody: padding reads it, and its value is
-    masked away. The row after a table's buckets stands for ids that were never seen.
+    offset; fields that share a table share the offset. Row 0 belongs to nobody: padding reads it. It is 0, and
+    `trainer/optimizers.py` never moves it. The row after a table's buckets stands for ids that were never seen.
 
     Args:
         fields: The id fields, in field order.
@@ -48,15 +49,23 @@ class EmbeddingTable(keras.layers.Layer):
         self._dim = dim
         self._stddev = stddev
         self._seed = seed
-        lengths = [field.max_length for field in fields]
-        self._offsets = np.repeat(np.array([field.row_offset for field in fields], np.int64), lengths)
-        self._unseen = np.repeat(np.array([field.unseen for field in fields], np.int64), lengths)  # [num_positions]
+        sizes = [field.num_positions for field in fields]
+        self._offsets = np.repeat(np.array([field.row_offset for field in fields], np.int32), sizes)
+        self._unseen = np.repeat(np.array([field.unseen for field in fields], np.int32), sizes)  # [num_positions]
+        starts = np.cumsum([0] + [field.max_length for field in fields[:-1]])
+        self._id_of_position = np.concatenate(
+            [
+                np.tile(np.arange(start, start + field.max_length), field.num_hashes)
+                for start, field in zip(starts, fields, strict=True)
+            ]
+        )  # [num_positions]: which of the row's ids stands there
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the table."""
 
         def initial(shape: tuple[int, int], dtype: str) -> tf.Tensor:
             factors = keras.random.normal((shape[0], shape[1] - 1), stddev=self._stddev, dtype=dtype, seed=self._seed)
+            factors *= tf.cast(tf.range(shape[0]) > 0, dtype)[:, tf.newaxis]
             return tf.concat([tf.zeros([shape[0], 1], dtype), factors], axis=1)
 
         self.table = self.add_weight(name="rows", shape=(self._num_rows, 1 + self._dim), initializer=initial)
@@ -69,14 +78,16 @@ class EmbeddingTable(keras.layers.Layer):
             training: Whether `id_dropout` is on.
 
         Returns:
-            float32 [batch, num_positions, 1 + dim]; exactly 0 at padding.
+            float32 [batch, num_ids, 1 + dim], the sum of an id's hashes; exactly 0 at padding.
         """
+        ids = tf.cast(ids, tf.int32)
         is_id = ids > 0
         if training and self._id_dropout:
-            is_dropped = keras.random.uniform(tf.shape(ids), seed=self._dropout_seed) < self._id_dropout
-            ids = tf.where(is_dropped, self._unseen, ids)
-        rows = tf.where(is_id, ids + self._offsets, 0)
-        return tf.gather(self.table.value, rows) * tf.cast(is_id, self.compute_dtype)[:, :, tf.newaxis]
+            num_ids = int(self._id_of_position[-1]) + 1
+            is_dropped = keras.random.uniform([tf.shape(ids)[0], num_ids], seed=self._dropout_seed) < self._id_dropout
+            ids = tf.where(tf.gather(is_dropped, self._id_of_position, axis=1), self._unseen, ids)
+        rows = tf.gather(self.table.value, tf.where(is_id, ids + self._offsets, 0))
+        return _sum_hashes(rows, self._fields)
 
     def fill_unseen(self, is_unseen: tf.Tensor) -> None:
         """Gives rows that training has not read the values of their table's row for unseen ids.
@@ -92,58 +103,195 @@ class EmbeddingTable(keras.layers.Layer):
         self.table.assign(tf.where(is_unseen[:, tf.newaxis], tf.gather(values, source), values))
 
 
-def pool_fields(factors: tf.Tensor, ids: tf.Tensor, fields: Sequence[IdField]) -> tf.Tensor:
-    """Pools each field's factors into one vector: their sum, mean, or sum / sqrt(count). An empty field gives 0.
+def _sum_hashes(rows: tf.Tensor, fields: Sequence[IdField]) -> tf.Tensor:
+    """Adds the rows of an id's hashes up: [batch, num_positions, any] -> [batch, num_ids, any]."""
+    if all(field.num_hashes == 1 for field in fields):
+        return rows
+    runs = [(hashes, list(run)) for hashes, run in itertools.groupby(fields, key=lambda field: _hash_key(field))]
+    parts = tf.split(rows, [sum(field.num_positions for field in run) for _, run in runs], axis=1)
+    return tf.concat(
+        [tf.add_n(tf.split(part, run[0].num_hashes, axis=1)) for part, (_, run) in zip(parts, runs, strict=True)],
+        axis=1,
+    )
+
+
+def _hash_key(field: IdField) -> str:
+    return "" if field.num_hashes == 1 else field.name
+
+
+def present_ids(ids: tf.Tensor, fields: Sequence[IdField]) -> tf.Tensor:
+    """Returns where there are ids.
 
     Args:
-        factors: float32 [batch, num_positions, dim], 0 at padding.
         ids: int64 [batch, num_positions], 0 at padding.
         fields: The id fields, in field order.
 
     Returns:
-        float32 [batch, num_fields, dim].
+        bool [batch, num_ids], with one place for an id, whatever the number of its hashes.
+    """
+    if any(field.num_hashes > 1 for field in fields):
+        first = np.concatenate([np.arange(field.start, field.start + field.max_length) for field in fields])
+        ids = tf.gather(ids, first, axis=1)
+    return ids > 0
+
+
+class Interactions(NamedTuple):
+    """What the terms need of a batch's rows.
+
+    Attributes:
+        linear: The sum of all ids' linear weights, float32 [batch, 1].
+        total: The sum of the FM term's vectors, float32 [batch, dim].
+        squares: The sum of their squared norms, float32 [batch, 1].
+        pooled: Each field's factors, pooled into one vector, float32 [batch, num_fields, dim].
+    """
+
+    linear: tf.Tensor
+    total: tf.Tensor
+    squares: tf.Tensor
+    pooled: tf.Tensor
+
+
+def interact(rows: tf.Tensor, is_id: tf.Tensor, fields: Sequence[IdField], over_positions: bool) -> Interactions:
+    """Sums and pools a batch's rows.
+
+    A field's vector is the sum, the mean, or sum / sqrt(count) of its ids'; an empty one is 0. For `target_attention`
+    it is the mean here, see `TargetAttention`.
+
+    The gradient is written out: all of these are sums over a field, so that the field's gradient is made once and laid
+    over its positions. What autodiff makes of the same sums reads and writes the whole batch of rows four times more.
+
+    Args:
+        rows: float32 [batch, num_ids, 1 + dim], 0 at padding.
+        is_id: bool [batch, num_ids].
+        fields: The id fields, in field order.
+        over_positions: Whether the FM term's vectors are those of all positions, not the fields' pooled ones.
     """
     runs = [list(run) for _, run in itertools.groupby(fields, key=_position_key)]
     sizes = [sum(field.max_length for field in run) for run in runs]
-    # One split, not a slice a field: the gradient of a slice is a tensor of the whole size.
-    pooled = [
-        _pool(part, part_ids, run[0])
-        for run, part, part_ids in zip(
-            runs, tf.split(factors, sizes, axis=1), tf.split(ids, sizes, axis=1), strict=True
-        )
-    ]
-    return tf.concat(pooled, axis=1)
+    widths = [len(run) for run in runs]
+    scale = _pooling_scale(is_id, runs, sizes)
+    dim = rows.shape[2] - 1
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
+    def compute(rows: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], Callable[..., tf.Tensor]]:
+        # One split, not a slice a field: the gradient of a slice is a tensor of the whole size.
+        parts = tf.split(rows, sizes, axis=1)
+        sums = tf.concat(
+            [
+                part if size == width else tf.reduce_sum(part, axis=1, keepdims=True)
+                for part, size, width in zip(parts, sizes, widths, strict=True)
+            ],
+            axis=1,
+        )  # [batch, num_fields, 1 + dim]
+        weights, pooled = tf.split(sums, [1, dim], axis=2)
+        linear = tf.reduce_sum(weights, axis=1)
+        if over_positions:
+            total = tf.reduce_sum(pooled, axis=1)
+            squares = tf.reduce_sum(tf.reduce_sum(tf.square(rows), axis=1)[:, 1:], axis=1, keepdims=True)
+        if scale is not None:
+            pooled *= scale
+        if not over_positions:
+            total = tf.reduce_sum(pooled, axis=1)
+            squares = tf.reduce_sum(tf.square(pooled), axis=[1, 2])[:, tf.newaxis]
+
+        def gradient(d_linear: tf.Tensor, d_total: tf.Tensor, d_squares: tf.Tensor, d_pooled: tf.Tensor) -> tf.Tensor:
+            d_total, d_squares = d_total[:, tf.newaxis], 2 * d_squares[:, tf.newaxis]
+            if not over_positions:
+                d_pooled += d_total + d_squares * pooled
+            if scale is not None:
+                d_pooled *= scale
+            if over_positions:
+                d_pooled += d_total
+            d_weights = tf.broadcast_to(d_linear[:, tf.newaxis], tf.shape(weights))
+            d_runs = tf.split(tf.concat([d_weights, d_pooled], axis=2), widths, axis=1)
+            d_rows = tf.concat(
+                [
+                    run if size == width else tf.broadcast_to(run, tf.shape(part))
+                    for run, part, size, width in zip(d_runs, parts, sizes, widths, strict=True)
+                ],
+                axis=1,
+            )
+            if over_positions:
+                d_rows += d_squares * tf.constant([0.0] + [1.0] * dim) * rows
+            return d_rows
+
+        return (linear, total, squares, pooled), gradient
+
+    return Interactions(*compute(rows))
 
 
 def _position_key(field: IdField) -> str:
-    """Groups neighbouring fields of one position; a sequence stands alone."""
-    return "" if field.max_length == 1 and field.pooling == "sum" else field.name
+    """Groups neighbouring fields of one id; a sequence stands alone."""
+    return "" if field.max_length == 1 else field.name
 
 
-def _pool(factors: tf.Tensor, ids: tf.Tensor, field: IdField) -> tf.Tensor:
-    """Pools one sequence to [batch, 1, dim]; leaves fields of one position, [batch, num_fields, dim], as they are."""
-    if not _position_key(field):
-        return factors
-    total = tf.reduce_sum(factors, axis=1, keepdims=True)  # [batch, 1, dim]
-    if field.pooling == "sum":
-        return total
-    count = tf.math.count_nonzero(ids, axis=1, keepdims=True, dtype=factors.dtype)[:, :, tf.newaxis]
-    count = tf.maximum(count, 1)  # [batch, 1, 1]
-    return total / (count if field.pooling == "mean" else tf.sqrt(count))
+def _pooling_scale(is_id: tf.Tensor, runs: Sequence[Sequence[IdField]], sizes: Sequence[int]) -> tf.Tensor | None:
+    """Returns what a field's sum is multiplied with, float32 [batch, num_fields, 1]; None where it is 1 for all."""
+    if all(field.pooling == "sum" or field.max_length == 1 for run in runs for field in run):
+        return None
+    scales = []
+    for run, part in zip(runs, tf.split(is_id, sizes, axis=1), strict=True):
+        if run[0].max_length == 1 or run[0].pooling == "sum":
+            scales.append(tf.ones([tf.shape(is_id)[0], len(run)]))
+        else:
+            count = tf.maximum(tf.reduce_sum(tf.cast(part, tf.float32), axis=1, keepdims=True), 1.0)
+            scales.append(tf.math.rsqrt(count) if run[0].pooling == "sqrtn" else 1.0 / count)
+    return tf.concat(scales, axis=1)[:, :, tf.newaxis]
 
 
-def fm_term(factors: tf.Tensor) -> tf.Tensor:
+class TargetAttention(keras.layers.Layer):
+    """A sequence's vectors, weighted by how well each fits the target's.
+
+    `sum_p a_p v_p` with `a = softmax_p(f([v_p, t, v_p - t, v_p * t]))`, where f is an MLP with one hidden layer of
+    sigmoids: the activation unit of Zhou et al., "Deep Interest Network", KDD 2018, but normalized by a softmax, so
+    that the length of the history does not scale the vector.
+
+    Args:
+        name: The layer's name.
+        units: Width of the hidden layer.
+        seed: Seed of the initial weights.
+    """
+
+    def __init__(self, name: str, units: int, seed: int) -> None:
+        super().__init__(name=name)
+        self.hidden = keras.layers.Dense(
+            units, "sigmoid", kernel_initializer=keras.initializers.GlorotUniform(seed), name="hidden"
+        )
+        self.score = keras.layers.Dense(
+            1, use_bias=False, kernel_initializer=keras.initializers.GlorotUniform(seed + 1), name="score"
+        )
+
+    def call(self, sequence: tf.Tensor, target: tf.Tensor, is_id: tf.Tensor) -> tf.Tensor:
+        """Pools one sequence.
+
+        Args:
+            sequence: float32 [batch, max_length, dim].
+            target: float32 [batch, 1, dim].
+            is_id: bool [batch, max_length].
+
+        Returns:
+            float32 [batch, dim]; 0 for an empty sequence.
+        """
+        target = tf.broadcast_to(target, tf.shape(sequence))
+        pairs = tf.concat([sequence, target, sequence - target, sequence * target], axis=2)
+        scores = self.score(self.hidden(pairs))  # [batch, max_length, 1]
+        mask = tf.cast(is_id, scores.dtype)[:, :, tf.newaxis]
+        exponents = tf.exp(scores - tf.stop_gradient(tf.reduce_max(scores, axis=1, keepdims=True))) * mask
+        weights = exponents / tf.maximum(tf.reduce_sum(exponents, axis=1, keepdims=True), 1e-9)
+        return tf.reduce_sum(weights * sequence, axis=1)
+
+
+def fm_term(total: tf.Tensor, squares: tf.Tensor) -> tf.Tensor:
     """The sum of the pairwise inner products, `sum_{i<j} <v_i, v_j>`.
 
-    Computed as `0.5 * sum_d ((sum_i v_id)^2 - sum_i v_id^2)`, linear in the number of vectors: Rendle, "Factorization
+    Computed as `0.5 * (|sum_i v_i|^2 - sum_i |v_i|^2)`, linear in the number of vectors: Rendle, "Factorization
     Machines", ICDM 2010, lemma 3.1.
 
     Args:
-        factors: float32 [batch, num_vectors, dim].
+        total: The sum of the vectors, float32 [batch, dim].
+        squares: The sum of their squared norms, float32 [batch, 1].
 
     Returns:
         float32 [batch, 1].
     """
-    square_of_sum = tf.square(tf.reduce_sum(factors, axis=1))  # [batch, dim]
-    sum_of_squares = tf.reduce_sum(tf.square(factors), axis=1)  # [batch, dim]
-    return 0.5 * tf.reduce_sum(square_of_sum - sum_of_squares, axis=1, keepdims=True)
+    return 0.5 * (tf.reduce_sum(tf.square(total), axis=1, keepdims=True) - squares)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from schemas.features import IDS, NUMBERS, FeatureSpec
 from trainer.config import ModelConfig
-from trainer.layers import EmbeddingTable, fm_term, pool_fields
+from trainer.finite import NonFiniteLossError, find_offender
+from trainer.layers import EmbeddingTable, TargetAttention, fm_term, interact, present_ids
 
 
 class DeepFM(keras.Model):
     """Guo et al., "DeepFM", IJCAI 2017, with sequences and numbers.
 
-    For every position p of every id field, with its linear weight w_p and its factors v_p:
+    For every id p of every id field, with its linear weight w_p and its factors v_p:
 
     - linear term: `bias + sum_p w_p + <w_numbers, numbers>`;
-    - FM term: `sum_{p<q} <v_p, v_q>` over all positions, or over the fields' pooled factors (`fm_over`);
+    - FM term: `sum_{p<q} <v_p, v_q>` over all ids, or over the fields' pooled factors (`fm_over`); with `fm_numbers`
+      also over a vector `x_j u_j` for each number x_j;
     - deep tower: an MLP over the fields' pooled factors and the numbers.
 
     A term that the config switches off is 0.
@@ -31,10 +34,13 @@ class DeepFM(keras.Model):
 
     def __init__(self, spec: FeatureSpec, config: ModelConfig, seed: int) -> None:
         super().__init__(name="deepfm")
+        self._spec = spec
         self._fields = spec.id_fields
+        self._inputs = [IDS] * bool(spec.id_fields) + [NUMBERS] * bool(spec.numbers)
+        self.offender = ""
         self._num_positions = spec.num_positions
         self._num_numbers = len(spec.numbers)
-        self._fm_over = config.fm_over
+        self._over_positions = config.fm_over == "positions"
         self._embedding_l2 = config.embedding_l2
         self.has_unseen_rows = bool(self._fields and config.id_dropout)
         if self._fields:
@@ -49,8 +55,23 @@ class DeepFM(keras.Model):
         if config.use_linear:
             self.bias = self.add_weight(name="bias", shape=(1,), initializer="zeros")
             self.number_weights = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="numbers")
+        self.number_factors = None
+        if config.use_fm and config.fm_numbers and self._num_numbers:
+            self.number_factors = self.add_weight(
+                name="number_factors",
+                shape=(self._num_numbers, config.embedding_dim),
+                initializer=keras.initializers.RandomNormal(stddev=config.embedding_stddev, seed=seed),
+            )
         self._use_linear, self._use_fm = config.use_linear, config.use_fm
         self.deep_tower = _make_tower(config, seed) if config.use_deep else None
+        self._training_tower = self.deep_tower
+        if config.use_deep and config.xla:
+            self._training_tower = tf.function(self.deep_tower, jit_compile=True, reduce_retracing=True)
+        self.attention = {
+            field.name: TargetAttention(f"attention_{field.name}", config.attention_units, seed)
+            for field in self._fields
+            if config.use_deep and field.pooling == "target_attention"
+        }
 
     def call(self, features: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """Returns the logit of the click-through rate.
@@ -70,29 +91,81 @@ class DeepFM(keras.Model):
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns the linear term, the FM term and the deep tower's output, each float32 [batch, 1]; see `call`."""
         batch_size = tf.shape(next(iter(features.values())))[0]
-        linear = fm = deep = tf.zeros([batch_size, 1], self.compute_dtype)
-        if self._use_linear:
-            linear += self.bias.value
+        linear = fm = deep = total = tf.zeros([batch_size, 1])
         tower_inputs = []
         if self._fields:
-            ids = features[IDS]
-            rows = self.embedding_table(ids, training=training)  # [batch, num_positions, 1 + dim]
+            rows = self.embedding_table(features[IDS], training=training)  # [batch, num_ids, 1 + dim]
             if training and self._embedding_l2:
                 self.add_loss(self._embedding_l2 * tf.reduce_sum(tf.square(rows)) / tf.cast(batch_size, rows.dtype))
-            weights, factors = tf.split(rows, [1, rows.shape[2] - 1], axis=2)  # [batch, num_positions, 1 and dim]
-            pooled = pool_fields(factors, ids, self._fields)  # [batch, num_fields, dim]
-            if self._use_linear:
-                linear += tf.reduce_sum(weights, axis=1)
-            if self._use_fm:
-                fm = fm_term(factors if self._fm_over == "positions" else pooled)
+            is_id = present_ids(features[IDS], self._fields)
+            sums = interact(rows, is_id, self._fields, self._over_positions)
+            linear, total, fm = sums.linear, sums.total, fm_term(sums.total, sums.squares)
+            pooled = self._attend(rows, is_id, sums.pooled) if self.attention else sums.pooled
             tower_inputs.append(tf.reshape(pooled, [batch_size, pooled.shape[1] * pooled.shape[2]]))
         if self._num_numbers:
+            numbers = features[NUMBERS]
             if self._use_linear:
-                linear += self.number_weights(features[NUMBERS])
-            tower_inputs.append(features[NUMBERS])
-        if self.deep_tower:
-            deep = self.deep_tower(tf.concat(tower_inputs, axis=1), training=training)
-        return linear, fm, deep
+                linear += self.number_weights(numbers)
+            if self.number_factors is not None:
+                # The pairs of numbers, and those of a number and an id.
+                number_total = tf.matmul(numbers, self.number_factors.value)  # [batch, dim]
+                norms = tf.reduce_sum(tf.square(self.number_factors.value), axis=1, keepdims=True)  # [num_numbers, 1]
+                fm += fm_term(number_total, tf.matmul(tf.square(numbers), norms))
+                fm += tf.reduce_sum(total * number_total, axis=1, keepdims=True)
+            tower_inputs.append(numbers)
+        tower = self._training_tower if training else self.deep_tower
+        if tower is not None:
+            deep = tf.cast(tower(tf.concat(tower_inputs, axis=1), training=training), tf.float32)
+        zero = tf.zeros([batch_size, 1])
+        return linear + self.bias.value if self._use_linear else zero, fm if self._use_fm else zero, deep
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Keras's loss; one that is NaN or infinite in training is a `NonFiniteLossError` before any weight changes."""
+        loss = super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+        if not training:
+            return loss
+        values = [x[name] for name in self._inputs] + [y] + ([] if sample_weight is None else [sample_weight])
+
+        @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
+        def checked(loss: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+            stopped = tf.cond(
+                tf.math.is_finite(loss),
+                lambda: tf.constant(0.0),
+                lambda: tf.ensure_shape(tf.numpy_function(self._find_offender, values, tf.float32), []),
+            )
+
+            def gradient(d_loss: tf.Tensor) -> tf.Tensor:
+                with tf.control_dependencies([stopped]):  # no weight changes before the check
+                    return tf.identity(d_loss)
+
+            with tf.control_dependencies([stopped]):
+                return tf.identity(loss), gradient
+
+        return checked(loss)
+
+    def _find_offender(self, *values: Any) -> Any:
+        """Raises an error that names the feature that a batch's loss is not finite for."""
+        batch = dict(zip((*self._inputs, "label", "weight"), values, strict=False))
+        self.offender = find_offender(self._spec, batch, self.tables[0].numpy() if self._fields else None)
+        raise NonFiniteLossError(self.offender)
+
+    def _attend(self, rows: tf.Tensor, is_id: tf.Tensor, pooled: tf.Tensor) -> tf.Tensor:
+        """Puts the sequences' vectors with `target_attention` in the place of their means, [batch, num_fields, dim]."""
+        lengths = [field.max_length for field in self._fields]
+        factors = tf.split(rows[:, :, 1:], lengths, axis=1)
+        masks = tf.split(is_id, lengths, axis=1)
+        vectors = tf.unstack(pooled, num=len(lengths), axis=1)
+        for index, field in enumerate(self._fields):
+            if field.name in self.attention:
+                vectors[index] = self.attention[field.name](factors[index], factors[field.target], masks[index])
+        return tf.stack(vectors, axis=1)
 
     @property
     def tables(self) -> list[keras.Variable]:
@@ -112,16 +185,32 @@ class DeepFM(keras.Model):
 def _make_tower(config: ModelConfig, seed: int) -> keras.Sequential:
     """Returns the MLP [batch, any] -> [batch, 1]; its last layer has a bias where no linear term has one."""
     layers: list[keras.layers.Layer] = []
+    dtype = "mixed_bfloat16" if config.mixed_precision else "float32"
+    # Keras's L2(x) is x * |W|^2.
+    decay = keras.regularizers.L2(config.tower_l2 / 2) if config.tower_l2 else None
     for index, units in enumerate(config.hidden_units):
         initializer = keras.initializers.GlorotUniform(seed=seed + index)
-        layers.append(keras.layers.Dense(units, kernel_initializer=initializer, name=f"hidden_{index}"))
+        layers.append(
+            keras.layers.Dense(
+                units, kernel_initializer=initializer, kernel_regularizer=decay, dtype=dtype, name=f"hidden_{index}"
+            )
+        )
         if config.batch_norm:
-            layers.append(keras.layers.BatchNormalization(name=f"batch_norm_{index}"))
-        layers.append(keras.layers.Activation(config.activation))
+            layers.append(keras.layers.BatchNormalization(dtype=dtype, name=f"batch_norm_{index}"))
+        layers.append(keras.layers.Activation(config.activation, dtype=dtype))
         if config.dropout:
-            layers.append(keras.layers.Dropout(config.dropout, seed=seed + index))
+            layers.append(keras.layers.Dropout(config.dropout, seed=seed + index, dtype=dtype))
     initializer = keras.initializers.GlorotUniform(seed=seed)
-    layers.append(keras.layers.Dense(1, use_bias=not config.use_linear, kernel_initializer=initializer, name="output"))
+    layers.append(
+        keras.layers.Dense(
+            1,
+            use_bias=not config.use_linear,
+            kernel_initializer=initializer,
+            kernel_regularizer=decay,
+            dtype=dtype,
+            name="output",
+        )
+    )
     return keras.Sequential(layers, name="deep_tower")
 
 

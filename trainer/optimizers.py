@@ -4,6 +4,8 @@ A gather's gradient is a `tf.IndexedSlices`: the rows that a batch read, each as
 optimizers make a dense tensor of it, of the table's size. `RowSparse` hands it to a rule that reads and writes these
 rows only, and everything else to any Keras optimizer.
 
+Row 0 of a table stands for "nothing", see `trainer/layers.py`: it is never moved.
+
 A row that a batch does not read keeps its value and its slots, to the bit. That makes the rules with momentum "lazy":
 dense Adam would go on moving such a row by its decaying momentum. On a batch that reads every row both are the same.
 """
@@ -139,10 +141,14 @@ class RowSparse(keras.optimizers.Optimizer):
         rest: The optimizer of all other variables.
         rule: How a table's rows are updated.
         tables: The tables: variables [num_rows, width] that the model only gathers from.
+        l2: lambda of the penalty `lambda / 2 * |table|^2`, which `shrink_tables` applies.
     """
 
-    def __init__(self, rest: keras.optimizers.Optimizer, rule: RowRule, tables: Sequence[keras.Variable]) -> None:
+    def __init__(
+        self, rest: keras.optimizers.Optimizer, rule: RowRule, tables: Sequence[keras.Variable], l2: float = 0.0
+    ) -> None:
         super().__init__(learning_rate=0.0, name="row_sparse")
+        self._l2 = l2
         self.rest = rest
         self._rule = rule
         self._tables = {table.path for table in tables}
@@ -169,6 +175,9 @@ class RowSparse(keras.optimizers.Optimizer):
             variables: All trainable variables of the model.
         """
         super().build(variables)
+        if self._l2:
+            # The logarithm of what the tables shrink by, of the steps since they last did.
+            self._shrinkage = self.add_variable(shape=(), initializer="zeros", name="shrinkage")
         self.rest.build([variable for variable in variables if variable.path not in self._tables])
         for table in variables:
             if table.path in self._tables:
@@ -187,6 +196,14 @@ class RowSparse(keras.optimizers.Optimizer):
         """Returns which of a table's rows no step has read: bool [num_rows]."""
         return tf.reduce_all(tf.equal(self.slots(table).value, self._rule.initial_slot), axis=1)
 
+    def shrink_tables(self) -> None:
+        """Applies the penalty of all steps since the last call: every row times the product of (1 - rate * lambda)."""
+        if self._l2:
+            for table in self._trainable_variables:
+                if table.path in self._slots:
+                    table.assign(table.value * tf.exp(self._shrinkage.value))
+            self._shrinkage.assign(0.0)
+
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
         """Takes one step.
 
@@ -200,25 +217,58 @@ class RowSparse(keras.optimizers.Optimizer):
         pairs = [(g, variable) for g, variable in zip(grads, variables, strict=True) if g is not None]
         step = tf.cast(self.rest.iterations.value + 1, tf.float32)
         learning_rate = tf.cast(keras.ops.convert_to_tensor(self.rest.learning_rate), tf.float32)
+        if self._l2:
+            self._shrinkage.value.assign_add(tf.math.log1p(-learning_rate * self._l2))
         for gradient, variable in pairs:
             if variable.path in self._slots:
-                self._step_rows(tf.IndexedSlices(*_unique_rows(gradient)), variable, learning_rate, step)
+                self._step_table(gradient, variable, learning_rate, step)
         dense = [(g, variable) for g, variable in pairs if variable.path not in self._slots]
         if dense:
             self.rest.apply([g for g, _ in dense], [variable for _, variable in dense])
         else:  # Keras does not count a step without gradients
             self.rest.iterations.assign_add(1)
 
-    def _step_rows(
+    def _step_table(
         self, gradient: tf.IndexedSlices, table: keras.Variable, learning_rate: tf.Tensor, step: tf.Tensor
     ) -> None:
+        """Steps the table, on each device where it is mirrored: with the slices of all replicas together."""
         slots = self._slots[table.path].value
-        update, new_slots = self._rule.step(gradient.values, tf.gather(slots, gradient.indices), learning_rate, step)
-        slots.scatter_update(tf.IndexedSlices(new_slots, gradient.indices))
-        table.value.scatter_sub(tf.IndexedSlices(update, gradient.indices))
+        replica = tf.distribute.get_replica_context()
+        if replica is None or replica.num_replicas_in_sync == 1:
+            self._step_rows(table.value, slots, gradient, learning_rate, step)
+            return
+
+        def update(
+            strategy: tf.distribute.Strategy,
+            gradient: tf.IndexedSlices,
+            learning_rate: tf.Tensor,
+            step: tf.Tensor,
+        ) -> None:
+            strategy.extended.update(
+                table.value, self._step_rows, args=(slots, gradient, learning_rate, step), group=False
+            )
+
+        replica.merge_call(update, args=(replica.all_reduce("SUM", gradient), learning_rate, step))
+
+    def _step_rows(
+        self,
+        table: tf.Variable,
+        slots: tf.Variable,
+        gradient: tf.IndexedSlices,
+        learning_rate: tf.Tensor,
+        step: tf.Tensor,
+    ) -> None:
+        rows, summed = _unique_rows(gradient)
+        update, new_slots = self._rule.step(summed, tf.gather(slots, rows), learning_rate, step)
+        slots.scatter_update(tf.IndexedSlices(new_slots, rows))
+        table.scatter_sub(tf.IndexedSlices(update, rows))
 
 
 def _unique_rows(gradient: tf.IndexedSlices) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the summed gradient of each row that was read, [num_rows, width], and the rows' numbers, [num_rows]."""
+    """Returns the numbers of the rows that were read, [num_rows], and their summed gradients, [num_rows, width].
+
+    That of row 0 is 0: every rule leaves a row without a gradient and without momentum where it is.
+    """
     rows, position = tf.unique(gradient.indices)
-    return tf.math.unsorted_segment_sum(gradient.values, position, tf.shape(rows)[0]), rows
+    summed = tf.math.unsorted_segment_sum(gradient.values, position, tf.shape(rows)[0])
+    return rows, summed * tf.cast(rows > 0, summed.dtype)[:, tf.newaxis]

@@ -1,9 +1,13 @@
-"""The training loop: a row-sparse optimizer, early stopping on the eval split, the best epoch's weights."""
+"""The training: a row-sparse optimizer, early stopping on the eval split, the best epoch's weights, resumption."""
 
 from __future__ import annotations
 
 import logging
 import math
+import os
+import pathlib
+import tempfile
+import warnings
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -11,7 +15,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.checkpoints import Checkpoints, KeepBest, KeepState, Progress
 from trainer.config import TrainingConfig
+from trainer.finite import NonFiniteLossError
 from trainer.model import DeepFM
 from trainer.optimizers import ROW_RULES, RowSparse
 
@@ -29,22 +35,26 @@ class EvalMetrics(keras.callbacks.Callback):
     Adds to the logs: `val_log_loss`; `val_auc`; `val_linear`, `val_fm` and `val_deep`, the terms' mean magnitudes.
 
     Args:
-        batches: Batches of (features, label [batch, 1]).
+        batches: Batches of (features, label [batch, 1]) or (features, label, weight [batch]).
+        logit_shift: Added to the logits, which come from a sample of the negatives.
     """
 
-    def __init__(self, batches: tf.data.Dataset) -> None:
+    def __init__(self, batches: tf.data.Dataset, logit_shift: float = 0.0) -> None:
         super().__init__()
         self._batches = batches
+        self._logit_shift = logit_shift
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Measures."""
-        terms, labels = [], []
-        for features, label in self._batches:
+        terms, labels, weights = [], [], []
+        for features, label, *weight in self._batches:
             terms.append(self._terms(features).numpy())
             labels.append(label.numpy()[:, 0])
+            weights.append(weight[0].numpy() if weight else np.ones(len(label), np.float32))
         term_values = np.concatenate(terms, axis=1)  # [3, num_examples]
-        logits, clicks = term_values.sum(axis=0), np.concatenate(labels)
-        figures = {"log_loss": log_loss(clicks, logits), "auc": auc(clicks, logits)}
+        logits, clicks = term_values.sum(axis=0) + self._logit_shift, np.concatenate(labels)
+        of_example = np.concatenate(weights)
+        figures = {"log_loss": log_loss(clicks, logits, of_example), "auc": auc(clicks, logits, of_example)}
         figures |= dict(zip(("linear", "fm", "deep"), np.abs(term_values).mean(axis=1), strict=True))
         if logs is not None:
             logs.update({f"val_{name}": float(value) for name, value in figures.items()})
@@ -66,49 +76,87 @@ class FillUnseen(keras.callbacks.Callback):
         self.model.embedding_table.fill_unseen(self.model.optimizer.is_untouched(table))
 
 
-def log_loss(labels: Floats, logits: Floats) -> float:
+def log_loss(labels: Floats, logits: Floats, weights: Floats | None = None) -> float:
     """Returns the mean of -log p(label), natural logarithm.
 
     Args:
         labels: 0 or 1, float32 [num_examples].
         logits: float32 [num_examples].
+        weights: Of the examples, float32 [num_examples]; None for all alike.
     """
-    return float(np.mean(np.logaddexp(0, np.where(labels > 0, -logits, logits), dtype=np.float64)))
+    losses = np.logaddexp(0, np.where(labels > 0, -logits, logits), dtype=np.float64)
+    return float(np.average(losses, weights=weights))
 
 
-def auc(labels: Floats, scores: Floats) -> float:
+def auc(labels: Floats, scores: Floats, weights: Floats | None = None) -> float:
     """Returns the exact area under the ROC curve: the share of (click, no click) pairs in the right order, ties half.
 
     Args:
         labels: 0 or 1, float32 [num_examples].
         scores: float32 [num_examples].
+        weights: Of the examples, float32 [num_examples]: a pair weighs the product of its two. None for all alike.
 
     Returns:
         NaN where there is only one class.
     """
-    _, position, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    mean_rank = (np.cumsum(counts) - (counts - 1) / 2)[position]  # [num_examples], from 1
-    num_clicks = float(np.sum(labels > 0))
-    num_pairs = num_clicks * (len(labels) - num_clicks)
+    of_example = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)
+    _, position = np.unique(scores, return_inverse=True)
+    clicks = np.bincount(position, of_example * (labels > 0))  # [num_scores], in ascending order of the scores
+    others = np.bincount(position, of_example * (labels <= 0))
+    num_pairs = clicks.sum() * others.sum()
     if not num_pairs:
         return math.nan
-    return float((mean_rank[labels > 0].sum() - num_clicks * (num_clicks + 1) / 2) / num_pairs)
+    return float(np.sum(clicks * (np.cumsum(others) - others / 2)) / num_pairs)
+
+
+def logit_shift(negative_sampling_rate: float) -> float:
+    """Returns what corrects the logit of a model that saw a sample of the negatives.
+
+    p / (p + (1 - p) / rate) is the sigmoid of logit(p) + ln(rate): He et al., "Practical Lessons from Predicting Clicks
+    on Ads at Facebook", ADKDD 2014, section 6.3.
+    """
+    return math.log(negative_sampling_rate)
 
 
 class EpochLog(keras.callbacks.Callback):
-    """Logs one line at the end of each epoch."""
+    """Logs one line at the end of each epoch, and its metrics for TensorBoard.
+
+    Args:
+        max_epochs: How many epochs there are at most.
+        directory: Where TensorBoard's logs go: `train/` and `validation/`, as Keras's own callback has them.
+    """
+
+    def __init__(self, max_epochs: int, directory: str) -> None:
+        super().__init__()
+        self._max_epochs = max_epochs
+        self._writers = {
+            kind: tf.summary.create_file_writer(os.path.join(directory, kind)) for kind in ("train", "validation")
+        }
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Logs the epoch's metrics."""
         figures = logs or {}
+        for name, value in figures.items():
+            with self._writers["validation" if name.startswith("val_") else "train"].as_default():
+                tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", value, step=epoch)
+        for writer in self._writers.values():
+            writer.flush()
         _LOGGER.info(
             "epoch %d/%d: train loss %.4f, eval log loss %.4f, eval AUC %.4f",
             epoch + 1,
-            self.params["epochs"],
+            self._max_epochs,
             figures["loss"],
             figures["val_log_loss"],
             figures["val_auc"],
         )
+
+
+class ShrinkTables(keras.callbacks.Callback):
+    """Applies the penalty on the whole table, at the end of each epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Shrinks the rows."""
+        self.model.optimizer.shrink_tables()
 
 
 def train(
@@ -117,33 +165,85 @@ def train(
     eval_data: tf.data.Dataset,
     config: TrainingConfig,
     tensorboard_dir: str,
+    checkpoints_dir: str | None = None,
+    position: tf.Variable | None = None,
+    table_l2: float = 0.0,
 ) -> keras.callbacks.History:
     """Trains a model in place; it ends with the weights of the epoch with the best `config.monitor`.
 
+    Where `checkpoints_dir` has the state of a training that did not end, that one is gone on with.
+
     Args:
         model: The model.
-        train_data: Batches of (features, label [batch, 1]), one epoch.
+        train_data: Batches of (features, label [batch, 1]) or (features, label, weight [batch]), one epoch.
         eval_data: The same of the eval split.
         config: The training's settings.
         tensorboard_dir: Where TensorBoard's logs go.
+        checkpoints_dir: Where the training's state is kept; the caller removes it when it is needed no more. None for
+            a training that cannot be resumed.
+        position: The `position` of `train_data`, see `trainer.input.train_batches`.
+        table_l2: See `trainer.config.ModelConfig`.
 
     Returns:
         The metrics of each epoch.
+
+    Raises:
+        NonFiniteLossError: The loss is NaN or infinite. The last checkpoint is that of a state before.
     """
-    monitor = {"monitor": f"val_{config.monitor}", "mode": "max" if config.monitor == "auc" else "min"}
-    callbacks = [FillUnseen()] if model.has_unseen_rows else []
-    callbacks += [EvalMetrics(eval_data), keras.callbacks.TensorBoard(tensorboard_dir), EpochLog()]
-    if config.reduce_on_plateau:
-        callbacks.append(keras.callbacks.ReduceLROnPlateau(**monitor, factor=config.reduce_on_plateau, patience=1))
-    callbacks.append(keras.callbacks.EarlyStopping(**monitor, patience=config.patience, restore_best_weights=True))
+    rest = keras.optimizers.get(config.optimizer)
+    rest.learning_rate = _learning_rate(config)
     model.compile(
-        optimizer=RowSparse(
-            keras.optimizers.Adam(_learning_rate(config)), ROW_RULES[config.table_optimizer](), model.tables
-        ),
+        optimizer=RowSparse(rest, ROW_RULES[config.table_optimizer](), model.tables, table_l2),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         jit_compile=False,  # XLA gathers rows slowly on CPUs, and compiles for seconds
     )
-    return model.fit(train_data, epochs=config.max_epochs, verbose=0, callbacks=callbacks)
+    model.optimizer.build(model.trainable_variables)
+    with tempfile.TemporaryDirectory() as temporary:
+        checkpoints = Checkpoints(pathlib.Path(checkpoints_dir or temporary), model)
+        progress = checkpoints.restore()
+        if progress.epoch or progress.batch:
+            _LOGGER.info("resumed after %d epochs and %d batches", progress.epoch, progress.batch)
+        if position is not None:
+            position.assign([progress.epoch, progress.batch])
+        best = KeepBest(checkpoints, progress, f"val_{config.monitor}", config.patience, config.reduce_on_plateau)
+        callbacks = [FillUnseen()] if model.has_unseen_rows else []
+        callbacks += [ShrinkTables()] if table_l2 else []
+        callbacks += [
+            EvalMetrics(eval_data, logit_shift(config.negative_sampling_rate)),
+            EpochLog(config.max_epochs, tensorboard_dir),
+            KeepState(checkpoints, progress, config.checkpoint_steps, config.checkpoint_minutes),
+            best,
+        ]
+        while progress.epoch < config.max_epochs and not best.is_over():
+            _fit_epoch(model, train_data, progress, callbacks, checkpoints)
+        checkpoints.restore_best()
+    history = keras.callbacks.History()
+    history.history = {name: [epoch[name] for epoch in progress.history] for name in progress.history[0]}
+    return history
+
+
+def _fit_epoch(
+    model: DeepFM,
+    train_data: tf.data.Dataset,
+    progress: Progress,
+    callbacks: list[keras.callbacks.Callback],
+    checkpoints: Checkpoints,
+) -> None:
+    """Trains for one epoch, or the rest of one: Keras takes the first one's number of batches for all."""
+    try:
+        with warnings.catch_warnings():
+            # Of a data set that does not know its length Keras thinks that it has ended too early.
+            warnings.filterwarnings("ignore", message="Your input ran out of data")
+            model.fit(
+                train_data, initial_epoch=progress.epoch, epochs=progress.epoch + 1, verbose=0, callbacks=callbacks
+            )
+    except tf.errors.OpError:
+        if not model.offender:
+            raise
+        raise NonFiniteLossError(
+            f"the loss is not finite in epoch {progress.epoch + 1}, batch {progress.batch + 1}: {model.offender}. "
+            f"The last good checkpoint is kept in {checkpoints.directory}"
+        ) from None
 
 
 def _learning_rate(config: TrainingConfig) -> Any:

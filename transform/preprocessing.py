@@ -6,6 +6,7 @@ What becomes of a value:
 |---|---|
 | id, int64 | its decimal digits as a string, then as string ids |
 | id, string | fingerprint64 modulo `num_buckets`, plus 1 |
+| id with `num_hashes: 2` | the same, and once more with another hash, at positions of its own |
 | id, missing or the empty string | 0: no id, which adds exactly nothing to any term of the model |
 | id feature with several values | the first |
 | id sequence longer than `max_length` | its last `max_length` ids, in their order |
@@ -13,6 +14,7 @@ What becomes of a value:
 | number | normalized with the training split's statistics |
 | number, missing, NaN or infinite | 0.0, the training split's mean; for `quantile_buckets` no id |
 | number, constant in the training split | 0.0 |
+| weight | as it is |
 
 Hashing is that of `tf.feature_column.categorical_column_with_hash_bucket`, to the bit.
 """
@@ -29,11 +31,14 @@ from schemas.features import (
     IDS,
     LABEL,
     NUMBERS,
+    WEIGHT,
     FeatureSpec,
     IdSequence,
     NumericFeature,
     load_spec,
 )
+
+_SALTS = ("", "\0second hash")  # of an id's hashes
 
 
 def preprocessing_fn(inputs: Mapping[str, tf.SparseTensor], custom_config: Mapping[str, Any]) -> dict[str, tf.Tensor]:
@@ -49,15 +54,16 @@ def transform_impressions(inputs: Mapping[str, tf.SparseTensor], spec: FeatureSp
         spec: The data set.
 
     Returns:
-        `ids` int64 [batch, num_positions], `numbers` float32 [batch, num_numbers] (each only where the spec has any)
-        and `label` float32 [batch].
+        `ids` int64 [batch, num_positions], `numbers` float32 [batch, num_numbers], `weight` float32 [batch] (each only
+        where the spec has any) and `label` float32 [batch].
     """
     ids, numbers = [], []
     for feature in spec.features:
         raw = inputs[feature.name]
         if not isinstance(feature, NumericFeature):
             max_length = feature.max_length if isinstance(feature, IdSequence) else None
-            ids.append(pack_ids(hash_ids(raw, feature.num_buckets), max_length))
+            for salt in _SALTS[: feature.num_hashes]:
+                ids.append(pack_ids(hash_ids(raw, feature.num_buckets, salt), max_length))
         elif feature.normalization == "quantile_buckets":
             ids.append(pack_ids(quantile_bucket(raw, feature.num_buckets)))
         else:
@@ -67,16 +73,19 @@ def transform_impressions(inputs: Mapping[str, tf.SparseTensor], spec: FeatureSp
         outputs[IDS] = tf.concat(ids, axis=1)  # [batch, num_positions]
     if numbers:
         outputs[NUMBERS] = tf.concat(numbers, axis=1)  # [batch, num_numbers]
+    if spec.weight:
+        outputs[WEIGHT] = _first_value(inputs[spec.weight])[:, 0]  # [batch]
     outputs[LABEL] = tf.cast(_first_value(inputs[spec.label.name]), tf.float32)[:, 0]  # [batch]
     return outputs
 
 
-def hash_ids(raw: tf.SparseTensor, num_buckets: int) -> tf.SparseTensor:
+def hash_ids(raw: tf.SparseTensor, num_buckets: int, salt: str = "") -> tf.SparseTensor:
     """Hashes ids to buckets.
 
     Args:
         raw: int64 or string ids, [batch, any].
         num_buckets: Number of buckets.
+        salt: Put behind the id, to make another hash of it.
 
     Returns:
         int64 buckets in [0, num_buckets), [batch, any], without the empty strings.
@@ -86,6 +95,8 @@ def hash_ids(raw: tf.SparseTensor, num_buckets: int) -> tf.SparseTensor:
         strings = raw.values
     else:
         strings = tf.strings.as_string(raw.values)
+    if salt:
+        strings = tf.strings.join([strings, salt])
     return _with_values(raw, tft.hash_strings(strings, num_buckets))
 
 

@@ -40,10 +40,11 @@ class Column:
 
 
 def find_columns(spec: FeatureSpec) -> tuple[Column, ...]:
-    """Returns the columns of a spec: the features, the label, the timestamp if it has one."""
+    """Returns the columns of a spec: the features, the label, the timestamp and the weight if it has them."""
     features = tuple(Column(feature.name, feature.dtype) for feature in spec.features)
     timestamp = (Column(spec.timestamp, "int64"),) if spec.timestamp else ()
-    return (*features, Column(spec.label.name, "int64", is_label=True), *timestamp)
+    weight = (Column(spec.weight, "float32"),) if spec.weight else ()
+    return (*features, Column(spec.label.name, "int64", is_label=True), *timestamp, *weight)
 
 
 def check_schema(schema: pa.Schema, columns: tuple[Column, ...], file: pathlib.Path) -> None:

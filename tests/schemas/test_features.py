@@ -16,6 +16,20 @@ BAD_FEATURES = {
         r"a: min_presence is 1.5, must be in \[0, 1\]",
     ),
     "no name": (lambda: IdFeature("", 10), "a feature has no name"),
+    "three hashes": (lambda: IdFeature("a", 10, num_hashes=3), "a: num_hashes is 3, must be 1 or 2"),
+    "target of a sum": (lambda: IdSequence("a", 10, 5, target="b"), "a: target goes with pooling target_attention"),
+    "attention without a target": (
+        lambda: FeatureSpec("s", (IdFeature("b", 9), IdSequence("a", 10, 5, "target_attention"))),
+        "a: target_attention needs the name of an id feature as target; there are b",
+    ),
+    "attention to what is not there": (
+        lambda: FeatureSpec("s", (IdFeature("b", 9), IdSequence("a", 10, 5, "target_attention", target="c"))),
+        "a: target_attention needs the name of an id feature as target, and c is none; there are b",
+    ),
+    "weight named as a feature": (
+        lambda: FeatureSpec("s", (IdFeature("a", 9),), weight="a"),
+        "s: column a is named more than once",
+    ),
     "no length": (lambda: IdSequence("a", 10, max_length=0), "a: max_length is 0, must be positive"),
     "unknown pooling": (lambda: IdSequence("a", 10, 5, pooling="max"), "a: pooling is 'max', must be one of sum, mean"),
     "unknown normalization": (lambda: NumericFeature("a", "minmax"), "a: normalization is 'minmax', must be one of"),
@@ -103,3 +117,18 @@ def test_bad_spec_path_is_an_error_that_names_it(path, message):
 
 def test_spec_is_loaded_by_its_path():
     assert load_spec("schemas.movielens:MOVIELENS") is MOVIELENS
+
+
+def test_hashes_and_targets_have_their_places():
+    spec = FeatureSpec(
+        "s",
+        (
+            IdFeature("user", 5),
+            IdFeature("item", 9, table="t", num_hashes=2),
+            IdSequence("history", 9, 4, "target_attention", table="t", num_hashes=2),
+        ),
+    )
+    user, item, history = spec.id_fields
+    assert (user.positions, item.positions, history.positions) == (slice(0, 1), slice(1, 3), slice(3, 11))
+    assert spec.num_positions == 11
+    assert (user.target, item.target, history.target) == (None, None, 1)

@@ -11,7 +11,7 @@ from schemas.criteo import CRITEO
 from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
 from schemas.movielens import MOVIELENS
 from schemas.notebook import NOTEBOOK
-from schemas.tfmd import make_schema, schema_text
+from schemas.tfmd import SERVING, TRAINING, features_in, make_schema, schema_text
 
 
 @pytest.mark.parametrize("spec", [MOVIELENS, CRITEO, NOTEBOOK], ids=lambda spec: spec.name)
@@ -50,3 +50,11 @@ def test_schema_of_each_kind_of_feature():
 
 def test_schema_text_can_be_read_back():
     assert text_format.Parse(schema_text(MOVIELENS), schema_pb2.Schema()) == make_schema(MOVIELENS)
+
+
+def test_a_weight_is_required_in_training_and_absent_in_serving():
+    schema = make_schema(FeatureSpec("s", (IdFeature("user", 7),), weight="importance"))
+    weight = features_in(schema, TRAINING)["importance"]
+    assert (weight.type, weight.float_domain.min, weight.float_domain.disallow_nan) == (schema_pb2.FLOAT, 0, True)
+    assert weight.presence.min_fraction == 1.0
+    assert list(features_in(schema, SERVING)) == ["user"]

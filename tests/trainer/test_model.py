@@ -33,6 +33,12 @@ def _trained_looking(model):
     for weight in model.weights:
         if "seed" not in weight.path:
             weight.assign(generator.normal(scale=0.3, size=weight.shape).astype(np.float32))
+    return _with_zero_row(model) if model.tables else model
+
+
+def _with_zero_row(model):
+    table = model.embedding_table.table
+    table.assign(np.concatenate([np.zeros([1, table.shape[1]], np.float32), table.numpy()[1:]]))
     return model
 
 
@@ -117,7 +123,7 @@ def test_a_batch_of_one_and_an_empty_batch_keep_their_shape():
     whole = model(MIXED_BATCH)
     one = model({name: values[:1] for name, values in MIXED_BATCH.items()})
     assert one.shape == (1, 1)
-    np.testing.assert_allclose(one, whole[:1], rtol=1e-6)
+    np.testing.assert_allclose(one, whole[:1], rtol=1e-5, atol=1e-6)
     assert model({name: values[:0] for name, values in MIXED_BATCH.items()}).shape == (0, 1)
 
 
@@ -190,3 +196,44 @@ def test_dropout_is_on_in_training_only():
     model = _trained_looking(model_fn(MIXED, ModelConfig(hidden_units=(64,), dropout=0.5)))
     np.testing.assert_array_equal(model(MIXED_BATCH), model(MIXED_BATCH))
     assert not np.array_equal(model(MIXED_BATCH, training=True), model(MIXED_BATCH))
+
+
+def test_numbers_are_vectors_of_the_fm_term_where_asked():
+    model = _trained_looking(model_fn(MIXED, ModelConfig(embedding_dim=2, fm_over="fields", fm_numbers=True)))
+    table, factors = model.embedding_table.table.numpy()[:, 1:], model.number_factors.numpy()
+    numbers = MIXED_BATCH["numbers"][0]
+    vectors = [table[1], (table[2] + table[3]) / 2, numbers[0] * factors[0], numbers[1] * factors[1]]
+    expected = sum(a @ b for a, b in itertools.combinations(vectors, 2))
+    np.testing.assert_allclose(model.terms(MIXED_BATCH)[1][0], [expected], rtol=1e-4)
+
+
+def test_target_attention_takes_the_place_of_the_mean_in_the_tower_only():
+    sequence = IdSequence("history", 10, max_length=3, table="item", pooling="target_attention")
+    spec = FeatureSpec("attended", (MIXED.features[0], sequence))
+    model = _trained_looking(model_fn(spec, ModelConfig(embedding_dim=2, hidden_units=(4,), fm_over="fields")))
+    table = model.embedding_table.table.numpy()[:, 1:]
+    _, fm, deep = model.terms({"ids": MIXED_BATCH["ids"]})
+    np.testing.assert_allclose(fm[0], [table[1] @ (table[2] + table[3]) / 2], rtol=1e-4)
+    history = np.array([[table[2], table[3], table[0]]], np.float32)
+    attended = model.attention["history"](history, table[None, 1:2], np.array([[True, True, False]]))
+    tower_input = np.concatenate([table[1:2], attended], axis=1)
+    np.testing.assert_allclose(deep[:1], _relu_tower(model, tower_input), rtol=1e-4)
+    assert not np.allclose(attended[0], (table[2] + table[3]) / 2, rtol=1e-3)
+
+
+def test_tower_l2_is_half_lambda_times_the_squared_matrices():
+    model = _trained_looking(model_fn(MIXED, ModelConfig(hidden_units=(4, 2), tower_l2=0.1)))
+    kernels = [layer.kernel.numpy() for layer in model.deep_tower.layers if layer.weights]
+    assert len(kernels) == 3
+    penalty = sum(float(loss) for loss in model.losses)
+    assert penalty == pytest.approx(0.05 * sum(np.sum(kernel**2) for kernel in kernels), rel=1e-5)
+
+
+@pytest.mark.parametrize("option", ["xla", "mixed_precision"])
+def test_a_tower_that_is_computed_in_another_way_gives_the_same_logits(option):
+    plain, other = (_trained_looking(model_fn(MIXED, ModelConfig(**options))) for options in ({}, {option: True}))
+    tolerance = 0.02 if option == "mixed_precision" else 1e-5  # bfloat16 has 8 bits
+    for training in (False, True):
+        logits = other(MIXED_BATCH, training=training)
+        assert logits.dtype == tf.float32
+        np.testing.assert_allclose(logits, plain(MIXED_BATCH, training=training), rtol=tolerance, atol=tolerance)

@@ -11,11 +11,13 @@ from trainer.model import model_fn
 from trainer.optimizers import ROW_RULES, Adagrad, Adam, RowSparse, RowwiseAdagrad
 
 DENSE = {"adam": keras.optimizers.Adam, "adagrad": keras.optimizers.Adagrad}
-EVERY_ROW = [[0, 1, 2, 3, 4, 2, 2, 0], [4, 3, 2, 1, 0], [1, 1, 1, 0, 2, 3, 4]]
+EVERY_ROW = [[5, 1, 2, 3, 4, 2, 2, 5], [4, 3, 2, 1, 5], [1, 1, 1, 5, 2, 3, 4]]
 
 
 def _table():
-    return keras.Variable(np.linspace(-1, 1.1, 15, dtype=np.float32).reshape(5, 3), name="table")
+    """Row 0, which is nobody's, and five more."""
+    rows = np.linspace(-1, 1.1, 15, dtype=np.float32).reshape(5, 3)
+    return keras.Variable(np.concatenate([np.zeros([1, 3], np.float32), rows]), name="table")
 
 
 def _step(optimizer, table, ids, weights=None, densify=False):
@@ -39,7 +41,7 @@ def test_a_batch_of_every_row_is_stepped_as_by_the_dense_optimizer(name):
     for ids in EVERY_ROW:
         _step(sparse, sparse_table, ids)
         _step(dense, dense_table, ids, densify=True)
-    assert np.abs(dense_table.numpy() - _table().numpy()).min() > 1e-3
+    assert np.abs(dense_table.numpy() - _table().numpy())[1:].min() > 1e-3
     np.testing.assert_allclose(sparse_table.numpy(), dense_table.numpy(), rtol=1e-5, atol=1e-6)
 
 
@@ -51,8 +53,8 @@ def test_rows_that_a_batch_does_not_read_keep_their_values_and_slots_to_the_bit(
         _step(optimizer, table, ids)
     values, slots = table.numpy(), optimizer.slots(table).numpy()
     _step(optimizer, table, [1, 3, 3])
-    np.testing.assert_array_equal(table.numpy()[[0, 2, 4]], values[[0, 2, 4]])
-    np.testing.assert_array_equal(optimizer.slots(table).numpy()[[0, 2, 4]], slots[[0, 2, 4]])
+    np.testing.assert_array_equal(table.numpy()[[0, 2, 4, 5]], values[[0, 2, 4, 5]])
+    np.testing.assert_array_equal(optimizer.slots(table).numpy()[[0, 2, 4, 5]], slots[[0, 2, 4, 5]])
     assert np.all(table.numpy()[[1, 3]] != values[[1, 3]])
     assert np.all(optimizer.slots(table).numpy()[[1, 3]] != slots[[1, 3]])
 
@@ -65,28 +67,53 @@ def test_an_id_that_comes_twice_is_stepped_once_with_the_sum(rule):
     np.testing.assert_allclose(twice.numpy(), once.numpy(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("rule", ROW_RULES.values(), ids=ROW_RULES.keys())
+def test_row_0_is_never_moved(rule):
+    table = keras.Variable(np.ones([3, 2], np.float32))
+    optimizer = _row_sparse(rule(), table)
+    for _ in range(3):
+        _step(optimizer, table, [0, 1, 0])
+    np.testing.assert_array_equal(table.numpy()[[0, 2]], np.ones([2, 2]))
+    assert np.all(table.numpy()[1] < 1)
+
+
+def test_the_tables_shrink_by_the_steps_of_gradient_descent_on_the_penalty():
+    table = _table()
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.5, 0.25])
+    optimizer = RowSparse(keras.optimizers.SGD(schedule), Adagrad(), [table], l2=0.1)
+    optimizer.build([table])
+    for _ in range(3):
+        _step(optimizer, table, [1])
+    before = table.numpy()
+    np.testing.assert_array_equal(before[2:], _table().numpy()[2:])  # no step pays for it
+    optimizer.shrink_tables()
+    np.testing.assert_allclose(table.numpy(), before * (1 - 0.05) ** 2 * (1 - 0.025), rtol=1e-5)
+    optimizer.shrink_tables()
+    np.testing.assert_allclose(table.numpy(), before * (1 - 0.05) ** 2 * (1 - 0.025), rtol=1e-5)
+
+
 def test_adagrads_known_answer():
-    table = keras.Variable(np.float32([[3.0, 1.0]]))
+    table = keras.Variable(np.float32([[0.0, 0.0], [3.0, 1.0]]))
     optimizer = _row_sparse(Adagrad(initial_accumulator=0.0, epsilon=0.0), table)
-    _step(optimizer, table, [0])  # gradient (6, 2)
-    np.testing.assert_allclose(table.numpy(), [[3 - 0.1 * 6 / 6, 1 - 0.1 * 2 / 2]], rtol=1e-6)
-    np.testing.assert_allclose(optimizer.slots(table).numpy(), [[36, 4]])
+    _step(optimizer, table, [1])  # gradient (6, 2)
+    np.testing.assert_allclose(table.numpy(), [[0, 0], [3 - 0.1 * 6 / 6, 1 - 0.1 * 2 / 2]], rtol=1e-6)
+    np.testing.assert_allclose(optimizer.slots(table).numpy()[1:], [[36, 4]])
 
 
 def test_rowwise_adagrads_known_answer():
-    table = keras.Variable(np.float32([[3.0, 1.0]]))
+    table = keras.Variable(np.float32([[0.0, 0.0], [3.0, 1.0]]))
     optimizer = _row_sparse(RowwiseAdagrad(initial_accumulator=0.0, epsilon=0.0), table)
-    _step(optimizer, table, [0])  # gradient (6, 2), whose mean square is 20
-    np.testing.assert_allclose(table.numpy(), [[3 - 0.1 * 6 / 20**0.5, 1 - 0.1 * 2 / 20**0.5]], rtol=1e-6)
-    np.testing.assert_allclose(optimizer.slots(table).numpy(), [[20]])
+    _step(optimizer, table, [1])  # gradient (6, 2), whose mean square is 20
+    np.testing.assert_allclose(table.numpy(), [[0, 0], [3 - 0.1 * 6 / 20**0.5, 1 - 0.1 * 2 / 20**0.5]], rtol=1e-6)
+    np.testing.assert_allclose(optimizer.slots(table).numpy()[1:], [[20]])
 
 
 def test_adams_known_answer():
-    table = keras.Variable(np.float32([[3.0, -1.0]]))
+    table = keras.Variable(np.float32([[0.0, 0.0], [3.0, -1.0]]))
     optimizer = _row_sparse(Adam(epsilon=0.0), table)
-    _step(optimizer, table, [0])  # the first step of Adam is the rate, in the gradient's direction
-    np.testing.assert_allclose(table.numpy(), [[2.9, -0.9]], rtol=1e-5)
-    np.testing.assert_allclose(optimizer.slots(table).numpy(), [[0.6, -0.2, 0.036, 0.004]], rtol=1e-4)
+    _step(optimizer, table, [1])  # the first step of Adam is the rate, in the gradient's direction
+    np.testing.assert_allclose(table.numpy(), [[0, 0], [2.9, -0.9]], rtol=1e-5)
+    np.testing.assert_allclose(optimizer.slots(table).numpy()[1:], [[0.6, -0.2, 0.036, 0.004]], rtol=1e-4)
 
 
 def test_the_rest_is_stepped_by_its_own_optimizer_whose_rate_and_steps_are_the_whole_ones():

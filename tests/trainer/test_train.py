@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import importlib
 import logging
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,9 +12,10 @@ import tensorflow as tf
 
 from schemas.features import FeatureSpec, IdFeature, NumericFeature
 from trainer.config import ModelConfig, TrainingConfig
+from trainer.finite import NonFiniteLossError, find_offender
 from trainer.input import eval_batches, train_batches
 from trainer.model import model_fn
-from trainer.train import _learning_rate, auc, log_loss, train
+from trainer.train import _learning_rate, auc, log_loss, logit_shift, train
 
 NUMBERS = FeatureSpec("numbers", (NumericFeature("x"),))
 PARSING = {"numbers": tf.io.FixedLenFeature([1], tf.float32), "label": tf.io.FixedLenFeature([], tf.float32)}
@@ -195,3 +200,152 @@ def test_unseen_ids_get_the_row_that_id_dropout_has_trained(tmp_path):
     np.testing.assert_array_equal(table[unseen], np.tile(table[51], [len(unseen), 1]))
     assert np.all(table[51] != 0)
     assert len(np.unique(table[[3, 7, 9, 11, 51], 0])) == 5
+
+
+def test_weights_count_as_copies_do():
+    labels, logits = np.float32([0, 1, 1, 0]), np.float32([0.5, 0.5, 2.0, -1.0])
+    copies = np.repeat(np.arange(4), [1, 2, 3, 1])
+    weights = np.float32([1, 2, 3, 1])
+    assert auc(labels, logits, weights) == pytest.approx(auc(labels[copies], logits[copies]))
+    assert log_loss(labels, logits, weights) == pytest.approx(log_loss(labels[copies], logits[copies]))
+    assert auc(labels, logits, weights) != pytest.approx(auc(labels, logits))
+
+
+def test_an_example_of_weight_zero_is_not_learned_from(tmp_path):
+    features = {"numbers": np.float32([-1, 1, -2, 2] * 50)[:, None]}
+    label, weight = np.float32([0, 1, 1, 0] * 50)[:, None], np.float32([1, 1, 0, 0] * 50)
+    batches = tf.data.Dataset.from_tensors((features, label, weight))
+    model = model_fn(NUMBERS, ModelConfig(hidden_units=(4,)), seed=1)
+    history = train(model, batches, batches, TrainingConfig(max_epochs=30, learning_rate=0.05), str(tmp_path)).history
+    assert max(history["val_auc"]) == pytest.approx(1.0)
+    assert min(history["val_log_loss"]) < 0.5
+
+
+def test_a_sample_of_the_negatives_is_another_in_each_epoch_and_has_all_the_clicks(examples):
+    data = train_batches(examples, PARSING, 32, 100, seed=3, negative_sampling_rate=0.5)
+    first, second = _xs(data), _xs(data)
+    for xs in (first, second):
+        assert set(range(50, 100)) <= set(xs)
+        assert 15 <= len(xs) - 50 <= 35
+    assert set(first) != set(second)
+
+
+def test_sampling_the_negatives_keeps_the_calibration(tmp_path):
+    generator = np.random.default_rng(0)
+    xs = generator.normal(size=20_000).astype(np.float32)
+    clicks = np.float32(generator.random(20_000) < 1 / (1 + np.exp(3 - xs)))
+    _write_examples(tmp_path / "log.gz", xs, clicks)
+    files = [str(tmp_path / "log.gz")]
+    data = train_batches(files, PARSING, 256, 20_000, seed=1, negative_sampling_rate=0.1)
+    model = model_fn(NUMBERS, ModelConfig(use_deep=False, use_fm=False))
+    config = TrainingConfig(max_epochs=20, learning_rate=0.02, negative_sampling_rate=0.1, monitor="log_loss")
+    losses = train(model, data, eval_batches(files, PARSING, 1024), config, str(tmp_path / "logs")).history
+    logits = model({"numbers": xs[:, None]}).numpy()[:, 0]
+    predicted = 1 / (1 + np.exp(-logits))
+    assert predicted.mean() / clicks.mean() > 3  # what the model saw
+    corrected = predicted / (predicted + (1 - predicted) / 0.1)
+    assert corrected.mean() / clicks.mean() == pytest.approx(1.0, abs=0.1)
+    np.testing.assert_allclose(corrected, 1 / (1 + np.exp(-(logits + logit_shift(0.1)))), rtol=1e-4)
+    assert min(losses["val_log_loss"]) == pytest.approx(log_loss(clicks, logits + logit_shift(0.1)), rel=1e-4)
+
+
+BAD_BATCHES = {
+    "a number": ({"numbers": [[1.0, np.inf]]}, "weight_kg is inf in 1 of 1 examples"),
+    "a label": ({"label": [[np.nan]]}, "label is nan in 1 of 1 examples"),
+    "a diverged training": ({"numbers": [[3e38, 0.0]]}, "the farthest from its mean is height, by 3e.38 standard"),
+}
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD_BATCHES.values(), ids=BAD_BATCHES.keys())
+def test_a_loss_that_is_not_finite_names_the_feature_and_keeps_the_checkpoint_before(bad, message, tmp_path):
+    spec = FeatureSpec("body", (NumericFeature("height"), NumericFeature("weight_kg"), IdFeature("user", 5)))
+    good = {"numbers": [[0.5, -1.0]], "ids": [[2]], "label": [[1.0]]}
+
+    def batches():
+        for values in (good, good, good | bad, good):
+            features = {"numbers": np.float32(values["numbers"]), "ids": np.int64(values["ids"])}
+            yield features, np.float32(values["label"])
+
+    signature = (
+        {"numbers": tf.TensorSpec([None, 2]), "ids": tf.TensorSpec([None, 1], tf.int64)},
+        tf.TensorSpec([None, 1]),
+    )
+    data = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    model = model_fn(spec, ModelConfig(hidden_units=(4,)), seed=1)
+    model.number_weights.kernel.assign([[10.0], [0.0]])
+    config = TrainingConfig(checkpoint_steps=1, max_epochs=1, learning_rate=0.1)
+    with pytest.raises(NonFiniteLossError, match=f"in epoch 1, batch 3: .*{message}") as error:
+        train(model, data, data.take(2), config, str(tmp_path / "logs"), str(tmp_path / "kept"))
+    assert str(tmp_path / "kept") in str(error.value)
+    assert [entry.name for entry in (tmp_path / "kept").iterdir()] == ["2"]
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+def test_embeddings_that_are_not_finite_are_named():
+    spec = FeatureSpec("s", (IdFeature("user", 3), IdFeature("item", 3)))
+    table = np.ones([9, 2], np.float32)
+    table[6] = np.nan  # item's bucket 1
+    assert find_offender(spec, {"ids": np.array([[1, 2], [2, 1]])}, table) == (
+        "the embeddings of 1 of 2 ids of item are not finite"
+    )
+
+
+KILLED = """
+import os, signal, sys
+import tests_train_helper as helper
+from trainer import checkpoints
+
+count = 0
+original = checkpoints.KeepState.on_train_batch_end
+
+def on_train_batch_end(self, batch, logs=None):
+    global count
+    original(self, batch, logs)
+    count += 1
+    if count == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoints.KeepState.on_train_batch_end = on_train_batch_end
+helper.run(sys.argv[1], sys.argv[3])
+"""
+
+HELPER = """
+import tensorflow as tf
+from schemas.features import FeatureSpec, NumericFeature
+from trainer.config import ModelConfig, TrainingConfig
+from trainer.input import eval_batches, train_batches
+from trainer.model import model_fn
+from trainer.train import train
+
+PARSING = {"numbers": tf.io.FixedLenFeature([1], tf.float32), "label": tf.io.FixedLenFeature([], tf.float32)}
+
+def run(pattern, directory):
+    position = tf.Variable([0, 0], dtype=tf.int64)
+    data = train_batches([pattern], PARSING, 16, 100, 5, 1.0, position)
+    model = model_fn(FeatureSpec("numbers", (NumericFeature("x"),)), ModelConfig(hidden_units=(4,), dropout=0.2), 5)
+    config = TrainingConfig(max_epochs=4, checkpoint_steps=2, patience=4, seed=5, learning_rate=0.01)
+    history = train(
+        model, data, eval_batches([pattern], PARSING, 50), config, directory + "/tb", directory + "/state", position
+    )
+    return model.get_weights(), history.history
+"""
+
+
+@pytest.mark.parametrize("steps", [5, 16], ids=["first epoch", "third epoch"])
+def test_a_killed_training_is_gone_on_with_and_ends_as_one_that_was_not(steps, examples, tmp_path, monkeypatch, caplog):
+    (tmp_path / "tests_train_helper.py").write_text(HELPER, encoding="utf-8")
+    (tmp_path / "killed.py").write_text(KILLED, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    helper = importlib.import_module("tests_train_helper")
+    undisturbed = helper.run(examples[0], str(tmp_path / "undisturbed"))
+    command = [sys.executable, str(tmp_path / "killed.py"), examples[0], str(steps), str(tmp_path / "disturbed")]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    with caplog.at_level(logging.INFO, logger="trainer"):
+        weights, history = helper.run(examples[0], str(tmp_path / "disturbed"))
+    # Seven batches an epoch, a checkpoint every two of an epoch.
+    epochs, batches = divmod(steps, 7)
+    assert f"resumed after {epochs} epochs and {batches // 2 * 2} batches" in caplog.text
+    assert sum("epoch " in record.getMessage() for record in caplog.records if record.name == "trainer.train") >= 2
+    assert history["val_auc"] == undisturbed[1]["val_auc"]
+    for ours, theirs in zip(weights, undisturbed[0], strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -167,3 +167,33 @@ def test_preprocessing_fn_takes_its_spec_from_the_config():
     expected = [[_bucket(raw, 10) for raw in (1100, 1101, 1103, 1102)]]
     np.testing.assert_array_equal(outputs["ids"], expected)
     assert "numbers" not in outputs
+
+
+def test_a_second_hash_has_positions_of_its_own_and_other_collisions():
+    spec = FeatureSpec("s", (IdFeature("user", 7, num_hashes=2), IdSequence("history", 50, 3, num_hashes=2)))
+    users = [[user] for user in range(200)]
+    histories = [[5, 6], [1, 2, 3, 4], []] + [[]] * 197
+    inputs = {
+        "user": tf.RaggedTensor.from_row_lengths(np.concatenate(users), [1] * 200).to_sparse(),
+        "history": tf.RaggedTensor.from_row_lengths(
+            np.concatenate(histories).astype(np.int64), [len(history) for history in histories]
+        ).to_sparse(),
+        "label": tf.sparse.from_dense(np.ones([200, 1], np.int64)),
+    }
+    ids = transform_impressions(inputs, spec)["ids"].numpy()
+    assert ids.shape == (200, spec.num_positions) == (200, 8)
+    user, history = (ids[:, field.positions] for field in spec.id_fields)
+    np.testing.assert_array_equal(user[:, 0], [_bucket(number, 7) for number in range(200)])
+    assert 0.05 < np.mean(user[:, 0] == user[:, 1]) < 0.3  # independent: one in seven
+    expected = [[_bucket(5, 50), _bucket(6, 50), 0], [_bucket(2, 50), _bucket(3, 50), _bucket(4, 50)], [0, 0, 0]]
+    np.testing.assert_array_equal(history[:3, :3], expected)
+    np.testing.assert_array_equal(history[:, :3] > 0, history[:, 3:] > 0)
+    assert not np.array_equal(history[:2, :3], history[:2, 3:])
+
+
+def test_a_weight_is_passed_on_as_it_is():
+    spec = FeatureSpec("s", (IdFeature("user", 7),), weight="importance")
+    column = tf.sparse.from_dense(np.ones([2, 1], np.int64))
+    weights = tf.sparse.from_dense(np.float32([[0.25], [3.0]]))
+    outputs = transform_impressions({"user": column, "label": column, "importance": weights}, spec)
+    np.testing.assert_array_equal(outputs["weight"], [0.25, 3.0])

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+
+SCRIPT = """
+import json, sys
+import numpy as np
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
+from trainer.config import ModelConfig, TrainingConfig
+from trainer.model import model_fn
+from trainer.train import train
+
+generator = np.random.default_rng(0)
+spec = FeatureSpec("s", (IdFeature("user", 30), IdSequence("history", 30, max_length=3), NumericFeature("x")))
+features = {
+    "ids": generator.integers(0, 31, size=[256, 4]),
+    "numbers": generator.normal(size=[256, 1]).astype(np.float32),
+}
+label = (generator.random([256, 1]) < 0.4).astype(np.float32)
+data = tf.data.Dataset.from_tensor_slices((features, label)).batch(64)
+results = []
+for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+    with strategy.scope():
+        model = model_fn(spec, ModelConfig(embedding_dim=4, hidden_units=(8,), embedding_stddev=0.1), seed=1)
+        config = TrainingConfig(max_epochs=3, learning_rate=0.01, monitor="log_loss", patience=3)
+        history = train(model, data, data, config, sys.argv[1], table_l2=0.01).history
+    table = tf.convert_to_tensor(model.embedding_table.table).numpy()
+    results.append([strategy.num_replicas_in_sync, history["loss"], history["val_log_loss"], table.tolist()])
+print(json.dumps(results))
+"""
+
+
+def test_two_devices_train_as_one_does_at_the_same_global_batch(tmp_path):
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+    process = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-3000:]
+    one, two = json.loads(process.stdout.splitlines()[-1])
+    assert (one[0], two[0]) == (1, 2)
+    assert one[1][-1] < one[1][0]
+    np.testing.assert_allclose(two[1], one[1], rtol=1e-4)
+    np.testing.assert_allclose(two[2], one[2], rtol=1e-4)
+    np.testing.assert_allclose(two[3], one[3], rtol=1e-2, atol=1e-4)

@@ -1,0 +1,177 @@
+"""The state of a training on disk: the newest, to go on from after any end, and the best epoch's weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import time
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+_STATE = "state.json"
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        epoch: The epoch it is in, from 0.
+        batch: How many batches of that epoch are done.
+        history: The logs of the epochs that are done.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+
+
+class Checkpoints:
+    """Reads and writes checkpoints of one training. One is there whole or not at all.
+
+    Args:
+        directory: Where they are: `<step>/` for the newest, `best/` for the best epoch.
+        model: The model, with its optimizer built.
+    """
+
+    def __init__(self, directory: pathlib.Path, model: keras.Model) -> None:
+        self.directory = directory
+        optimizer = model.optimizer
+        self._best = _checkpoint(model.variables)
+        self._newest = _checkpoint([*model.variables, *optimizer.variables, *optimizer.rest.variables])
+
+    def write(self, step: int, progress: Progress) -> None:
+        """Writes the newest state and removes the ones before."""
+        older = self._steps()
+        self._write(str(step), self._newest, dataclasses.asdict(progress))
+        for name in older:
+            if name != step:
+                shutil.rmtree(self.directory / str(name))
+
+    def write_best(self) -> None:
+        """Writes the weights as those of the best epoch."""
+        self._write("best", self._best, {})
+
+    def restore(self) -> Progress:
+        """Gives the model and its optimizer the newest state, if there is one, and returns how far it was."""
+        steps = self._steps()
+        if not steps:
+            return Progress()
+        folder = self.directory / str(steps[-1])
+        _read(self._newest, folder)
+        return Progress(**json.loads((folder / _STATE).read_text(encoding="utf-8")))
+
+    def restore_best(self) -> None:
+        """Gives the model the best epoch's weights."""
+        _read(self._best, self.directory / "best")
+
+    def _steps(self) -> list[int]:
+        return sorted(int(entry.name) for entry in self.directory.glob("*") if entry.name.isdecimal())
+
+    def _write(self, name: str, checkpoint: tf.train.Checkpoint, state: dict[str, Any]) -> None:
+        unfinished, folder, before = (self.directory / part for part in (f"{name}.tmp", name, f"{name}.old"))
+        for leftover in (unfinished, before):
+            shutil.rmtree(leftover, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        checkpoint.write(str(unfinished / "variables"))
+        (unfinished / _STATE).write_text(json.dumps(state), encoding="utf-8")
+        if folder.exists():
+            folder.rename(before)
+        unfinished.rename(folder)
+        shutil.rmtree(before, ignore_errors=True)
+
+
+def _checkpoint(variables: list[keras.Variable]) -> tf.train.Checkpoint:
+    return tf.train.Checkpoint(variables={str(index): variable.value for index, variable in enumerate(variables)})
+
+
+def _read(checkpoint: tf.train.Checkpoint, folder: pathlib.Path) -> None:
+    checkpoint.read(str(folder / "variables")).assert_existing_objects_matched()
+
+
+def _number(value: Any) -> float:
+    """Returns a scalar of Keras's, which may be mirrored on several devices."""
+    return float(tf.convert_to_tensor(value.value if isinstance(value, keras.Variable) else value))
+
+
+class KeepState(keras.callbacks.Callback):
+    """Writes a checkpoint every so many steps and minutes. Each epoch's end is `KeepBest`'s to write.
+
+    Args:
+        checkpoints: Where.
+        progress: How far the training is; kept up to date.
+        steps: Steps between two; 0 for never.
+        minutes: Minutes between two; 0 for never.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, progress: Progress, steps: int, minutes: float) -> None:
+        super().__init__()
+        self._checkpoints = checkpoints
+        self._progress = progress
+        self._steps = steps
+        self._seconds = 60 * minutes
+        self._written = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Writes one where it is time."""
+        self._progress.batch += 1
+        is_step = self._steps and self._progress.batch % self._steps == 0
+        if is_step or (self._seconds and time.monotonic() - self._written >= self._seconds):
+            self._checkpoints.write(int(_number(self.model.optimizer.iterations)), self._progress)
+            self._written = time.monotonic()
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Keeps the best epoch's weights, lowers the step size after an epoch that is not better, stops after some such.
+
+    Args:
+        checkpoints: Where.
+        progress: How far the training is; kept up to date.
+        monitor: The log by which epochs are compared; "val_auc" is better when greater, any other when less.
+        patience: Epochs without a better one after which training stops.
+        reduce_on_plateau: What the step size is multiplied with after each of them, or None.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        progress: Progress,
+        monitor: str,
+        patience: int,
+        reduce_on_plateau: float | None,
+    ) -> None:
+        super().__init__()
+        self._checkpoints = checkpoints
+        self._progress = progress
+        self._monitor = monitor
+        self._patience = patience
+        self._reduce_on_plateau = reduce_on_plateau
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Compares the epoch with the ones before."""
+        progress = self._progress
+        figures = {name: float(value) for name, value in (logs or {}).items()}
+        progress.history.append(figures | {"learning_rate": _number(self.model.optimizer.learning_rate)})
+        progress.epoch, progress.batch = epoch + 1, 0
+        if self._epochs_without_better() == 0:
+            self._checkpoints.write_best()
+        elif self._reduce_on_plateau:
+            optimizer = self.model.optimizer
+            optimizer.learning_rate = _number(optimizer.learning_rate) * self._reduce_on_plateau
+        self._checkpoints.write(int(_number(self.model.optimizer.iterations)), progress)
+        self.model.stop_training = self.is_over()
+
+    def is_over(self) -> bool:
+        """Returns whether the last epochs were without a better one for too long."""
+        return bool(self._progress.history) and self._epochs_without_better() >= self._patience
+
+    def _epochs_without_better(self) -> int:
+        values = [epoch[self._monitor] for epoch in self._progress.history]
+        # NaN, the AUC of one class only, is worse than everything.
+        keys = [(value == value, value if self._monitor == "val_auc" else -value) for value in values]
+        best = max(range(len(keys)), key=lambda index: (keys[index], -index))
+        return len(keys) - 1 - best
