@@ -1,9 +1,9 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 PYTHON := .venv/bin/python
-SOURCES := pipeline components transform trainer schemas tests setup.py
+SOURCES := pipeline components transform trainer schemas tests benchmarks setup.py
 
-.PHONY: help setup run test test-unit lint format lock
+.PHONY: help setup run test test-unit lint format lock bench-quality bench-speed
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,14 @@ lint: setup ## ruff, mypy, import-linter
 format: setup ## let ruff put the sources in shape
 	@.venv/bin/ruff check --fix $(SOURCES)
 	@.venv/bin/ruff format $(SOURCES)
+
+bench-quality: setup ## AUC and log loss on MovieLens-100K, beside three peers
+	@benchmarks/setup.sh
+	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.quality
+
+bench-speed: setup ## training speed by the size of the table, beside three peers
+	@benchmarks/setup.sh
+	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.speed
 
 lock: ## bring both lock files up to date with setup.py
 	@requirements/setup.sh lock

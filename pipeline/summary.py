@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
+import logging
+import os
 import platform
 from collections.abc import Mapping
 from typing import Any
 
+from tfx.types import artifact_utils
+
+from pipeline.collisions import describe, find_collisions, read_statistics
 from pipeline.evaluation import read_verdict
 from pipeline.node import NodeResult
+from schemas.features import FeatureSpec
+
+_LOGGER = logging.getLogger(__name__)
 
 _PACKAGES = {"tfx": "tfx", "tensorflow": "tensorflow", "keras": "keras", "beam": "apache-beam"}
 
 
 def make_summary(
-    pipeline_name: str, run_id: str, results: Mapping[str, NodeResult], seconds: Mapping[str, float]
+    pipeline_name: str,
+    spec: FeatureSpec,
+    run_id: str,
+    results: Mapping[str, NodeResult],
+    seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """Returns the content of `summary.json`, but for `total_seconds` and `peak_rss_mb`.
 
     Args:
         pipeline_name: The pipeline's name.
+        spec: The data set.
         run_id: The TFX run id.
         results: The result of each node, by its id.
         seconds: Seconds that each node took.
@@ -28,6 +42,10 @@ def make_summary(
     (examples,) = results["ImpressionLogExampleGen"].outputs["examples"]
     baseline = results["LatestBlessedModel"].outputs.get("model", [])
     verdict = read_verdict(_output(results, "Evaluator", "evaluation").uri, has_baseline=bool(baseline))
+    statistics = artifact_utils.get_split_uri([_output(results, "StatisticsGen", "statistics")], "train")
+    collisions = find_collisions(spec, read_statistics(os.path.join(statistics, "FeatureStats.pb")))
+    for name, found in collisions.items():
+        _LOGGER.info("%s", describe(name, found))
     pushed = _output(results, "Pusher", "pushed_model")
     return {
         "pipeline": pipeline_name,
@@ -37,6 +55,7 @@ def make_summary(
             **{name: importlib.metadata.version(package) for name, package in _PACKAGES.items()},
         },
         "examples": json.loads(examples.get_string_custom_property("num_examples")),
+        "collisions": {name: dataclasses.asdict(found) for name, found in collisions.items()},
         "metrics": verdict.metrics,
         "blessed": verdict.blessed,
         "not_blessed_because": list(verdict.failures),

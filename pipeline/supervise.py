@@ -29,6 +29,7 @@ CHILD = (sys.executable, "-m", "pipeline.local")
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 
 _NAME_WIDTH = 24
+_SHOWN_COLLISIONS = 0.05  # of a field's ids or impressions
 
 
 class RunFailedError(RuntimeError):
@@ -255,6 +256,7 @@ def show_summary(summary: dict[str, Any], log: pathlib.Path, console: Console) -
     reasons = summary["not_blessed_because"] or []
     rows: list[tuple[str, str | Text]] = [
         ("rows", f"{examples['train']:,} train, {examples['eval']:,} eval"),
+        ("collisions", _collisions(summary["collisions"])),
         ("AUC", _decimal(metrics.get("auc"))),
         ("log loss", _decimal(metrics.get("log_loss"))),
         ("calibration", _decimal(metrics.get("calibration"))),
@@ -269,6 +271,16 @@ def show_summary(summary: dict[str, Any], log: pathlib.Path, console: Console) -
     console.print(Text(summary["pipeline"], "bold"))
     for name, value in rows:
         console.print(Text.assemble((f"  {name:<12}", "dim"), value), soft_wrap=True)
+
+
+def _collisions(fields: dict[str, Any]) -> str:
+    """Returns the fields of which many ids share their buckets, in one line."""
+    many = [
+        f"{name} {field['colliding_ids']:.1%} of ids, {field['colliding_impressions']:.1%} of impressions"
+        for name, field in fields.items()
+        if max(field["colliding_ids"], field["colliding_impressions"]) > _SHOWN_COLLISIONS
+    ]
+    return "; ".join(many) or f"at most {_SHOWN_COLLISIONS:.0%} of any field's ids share a bucket"
 
 
 def _decimal(value: float | None) -> str:

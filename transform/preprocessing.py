@@ -38,7 +38,7 @@ from schemas.features import (
     load_spec,
 )
 
-_SALTS = ("", "\0second hash")  # of an id's hashes
+HASH_SALTS = ("", "\0second hash")  # of an id's hashes
 
 
 def preprocessing_fn(inputs: Mapping[str, tf.SparseTensor], custom_config: Mapping[str, Any]) -> dict[str, tf.Tensor]:
@@ -62,7 +62,7 @@ def transform_impressions(inputs: Mapping[str, tf.SparseTensor], spec: FeatureSp
         raw = inputs[feature.name]
         if not isinstance(feature, NumericFeature):
             max_length = feature.max_length if isinstance(feature, IdSequence) else None
-            for salt in _SALTS[: feature.num_hashes]:
+            for salt in HASH_SALTS[: feature.num_hashes]:
                 ids.append(pack_ids(hash_ids(raw, feature.num_buckets, salt), max_length))
         elif feature.normalization == "quantile_buckets":
             ids.append(pack_ids(quantile_bucket(raw, feature.num_buckets)))

@@ -64,13 +64,17 @@ def test_first_run_pushes_a_blessed_model_and_keeps_the_output_contract(first, w
     process, summary = first
     assert process.returncode == 0, process.stdout + process.stderr
     assert set(summary) == {
-        "pipeline", "run_id", "stack", "examples", "metrics", "blessed", "not_blessed_because", "baseline",
-        "pushed_model", "seconds", "total_seconds", "peak_rss_mb",
+        "pipeline", "run_id", "stack", "examples", "collisions", "metrics", "blessed", "not_blessed_because",
+        "baseline", "pushed_model", "seconds", "total_seconds", "peak_rss_mb",
     }  # fmt: skip
     assert summary["pipeline"] == "movielens"
     assert set(summary["stack"]) == {"python", "tfx", "tensorflow", "keras", "beam"}
     assert summary["stack"]["keras"].startswith("3.")
     assert summary["examples"] == {"train": 3000, "eval": 1000}
+    assert list(summary["collisions"]) == ["user_id", "item_id", "history", "gender", "occupation", "genres"]
+    assert summary["collisions"]["gender"] == {
+        "ids": 2, "buckets": 16, "colliding_ids": 0, "colliding_impressions": 0, "exact": True,
+    }  # fmt: skip
     assert set(summary["metrics"]) == {"auc", "auc_pr", "log_loss", "calibration"}
     assert 0.55 < summary["metrics"]["auc"] < 1
     assert (summary["blessed"], summary["not_blessed_because"], summary["baseline"]) == (True, [], None)

@@ -22,6 +22,10 @@ from pipeline.supervise import RunFailedError, supervise
 SUMMARY: dict[str, Any] = {
     "pipeline": "movielens",
     "examples": {"train": 89619, "eval": 10381},
+    "collisions": {
+        "user_id": {"colliding_ids": 0.049, "colliding_impressions": 0.01},
+        "item_id": {"colliding_ids": 0.081, "colliding_impressions": 0.0432},
+    },
     "metrics": {"auc": 0.7231, "auc_pr": 0.7, "log_loss": 0.6101, "calibration": None},
     "blessed": True,
     "not_blessed_because": None,
@@ -128,6 +132,13 @@ def test_paths_below_the_current_folder_are_short(config: PipelineConfig, monkey
     _, output = run(config, f"finish(pushed_model={config.runs_dir + '/serving/3'!r}, baseline='/elsewhere/7')")
     assert "  model       serving/3\n" in output
     assert "  baseline    /elsewhere/7\n" in output
+
+
+def test_the_summary_names_the_fields_of_which_many_ids_collide(config: PipelineConfig) -> None:
+    _, output = run(config, "finish()")
+    assert "  collisions  item_id 8.1% of ids, 4.3% of impressions\n" in output
+    _, output = run(config, "finish(collisions={})")
+    assert "  collisions  at most 5% of any field's ids share a bucket\n" in output
 
 
 def test_the_parent_completes_the_summary(config: PipelineConfig) -> None:

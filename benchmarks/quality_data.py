@@ -1,0 +1,177 @@
+"""MovieLens-100K as arrays: transformed once with the project's own transformation, for all models that are compared.
+
+Two settings, each with its spec and its split:
+
+- `temporal`: the project's `schemas.movielens` spec; the last 10% of the rows by time are the eval rows.
+- `random`: RecBole's published setting: user, item, age, gender, occupation, release year and genres, all as tokens, in
+  buckets so many that hardly two values share one; no history, no time. 80% of the rows are for training, 10% for
+  validation, 10% are the eval rows, drawn at random.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import tempfile
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from schemas.features import IDS, LABEL, NUMBERS, FeatureSpec, IdFeature, IdSequence
+from schemas.movielens import MOVIELENS
+
+LOG = pathlib.Path("logs/movielens")
+CACHE = pathlib.Path(".cache/bench/quality")
+EVAL_SHARE = 0.1
+SPLIT_SEED = 2024
+
+_MANY = 1_000_000
+TOKENS = FeatureSpec(
+    name="movielens_tokens",
+    features=(
+        IdFeature("user_id", num_buckets=_MANY),
+        IdFeature("item_id", num_buckets=_MANY),
+        IdFeature("age", num_buckets=20_000),
+        IdFeature("gender", num_buckets=20_000, dtype="string"),
+        IdFeature("occupation", num_buckets=20_000, dtype="string"),
+        IdSequence("genres", num_buckets=20_000, max_length=6, dtype="string"),
+        IdFeature("release_year", num_buckets=20_000),
+    ),
+)
+SPECS = {"temporal": MOVIELENS, "random": TOKENS}
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Transformed impressions.
+
+    Attributes:
+        ids: int64 [num_rows, num_positions]: bucket + 1, 0 for padding.
+        numbers: float32 [num_rows, num_numbers].
+        labels: float32 [num_rows].
+    """
+
+    ids: Array
+    numbers: Array
+    labels: Array
+
+    def __getitem__(self, index: slice | Array) -> Rows:
+        return Rows(self.ids[index], self.numbers[index], self.labels[index])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A data set with its split.
+
+    Attributes:
+        spec: The features.
+        train: The rows that a model learns from, `validation` included; by time where the setting is `temporal`.
+        eval: The rows that are measured, once.
+        folds: (training rows, validation rows) of `train`, on which settings are chosen.
+        file: The arrays' npz file, for other environments; beside it `.json` is the fields' layout.
+    """
+
+    spec: FeatureSpec
+    train: Rows
+    eval: Rows
+    folds: tuple[tuple[Rows, Rows], ...]
+    file: pathlib.Path
+
+
+def load_setting(name: str) -> Setting:
+    """Returns a setting, `temporal` or `random`; transforms the log where that has not been done yet."""
+    spec = SPECS[name]
+    version = hashlib.sha256(repr((spec, EVAL_SHARE, SPLIT_SEED)).encode()).hexdigest()[:8]
+    file = CACHE / f"{name}-{version}.npz"
+    if not file.is_file():
+        _write(name, spec, file)
+    with np.load(file) as arrays:
+        train, eval_rows = (
+            Rows(arrays[f"{split}_ids"], arrays[f"{split}_numbers"], arrays[f"{split}_labels"])
+            for split in ("train", "eval")
+        )
+    # By time the two slices before the eval rows, each as long as these; at random one, which is as good as any.
+    size = len(eval_rows)
+    ends = (len(train) - size, len(train)) if name == "temporal" else (len(train),)
+    folds = tuple((train[: end - size], train[end - size : end]) for end in ends)
+    return Setting(spec, train, eval_rows, folds, file)
+
+
+def _write(name: str, spec: FeatureSpec, file: pathlib.Path) -> None:
+    table = _read_log()
+    num_eval = round(EVAL_SHARE * table.num_rows)
+    if name == "random":
+        table = table.take(np.random.default_rng(SPLIT_SEED).permutation(table.num_rows))
+    tables = {"train": table.slice(0, table.num_rows - num_eval), "eval": table.slice(table.num_rows - num_eval)}
+    arrays = {
+        f"{split}_{kind}": array
+        for split, rows in transform(spec, tables).items()
+        for kind, array in dataclasses.asdict(rows).items()
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.with_suffix(".json").write_text(json.dumps([dataclasses.asdict(field) for field in spec.id_fields]))
+    np.savez(file, **arrays)
+
+
+def _read_log() -> Any:
+    """Returns the impressions by time, then user, then item: a `pyarrow.Table`."""
+    import pyarrow.dataset as ds
+
+    from pipeline.movielens import write_impression_log
+
+    write_impression_log(LOG, progress=lambda *_: None)
+    table = ds.dataset(LOG, format="parquet").to_table()
+    return table.sort_by([(key, "ascending") for key in ("timestamp", "user_id", "item_id")])
+
+
+def transform(spec: FeatureSpec, tables: dict[str, Any]) -> dict[str, Rows]:
+    """Analyzes the rows of `tables["train"]` and transforms all tables, with the project's preprocessing.
+
+    Args:
+        spec: The data set.
+        tables: A `pyarrow.Table` for each split.
+    """
+    import tensorflow_transform as tft
+    import tensorflow_transform.beam as tft_beam
+    from tensorflow_metadata.proto.v0 import schema_pb2
+    from tfx_bsl.public.tfxio import TensorAdapter, TensorAdapterConfig
+
+    from transform.preprocessing import transform_impressions
+
+    names = [*(feature.name for feature in spec.features), spec.label.name]
+    batches = {split: _to_batch(table, names) for split, table in tables.items()}
+    forms = {name: schema_pb2.TensorRepresentation(varlen_sparse_tensor={"column_name": name}) for name in names}
+    config = TensorAdapterConfig(batches["train"].schema, forms)
+    with tempfile.TemporaryDirectory() as folder:
+        with tft_beam.Context(temp_dir=f"{folder}/temp"):
+            transform_fn = ([batches["train"]], config) | tft_beam.AnalyzeDataset(
+                lambda inputs: transform_impressions(inputs, spec)
+            )
+            _ = transform_fn | tft_beam.WriteTransformFn(f"{folder}/graph")
+        layer = tft.TFTransformOutput(f"{folder}/graph").transform_features_layer()
+        transformed = {}
+        for split, table in tables.items():
+            outputs = layer(TensorAdapter(config).ToBatchTensors(batches[split]))
+            numbers = outputs[NUMBERS].numpy() if NUMBERS in outputs else np.zeros([table.num_rows, 0], np.float32)
+            transformed[split] = Rows(outputs[IDS].numpy(), numbers, outputs[LABEL].numpy())
+    return transformed
+
+
+def _to_batch(table: Any, names: Iterable[str]) -> Any:
+    """Returns a `pyarrow.RecordBatch` with one list of values a row; a missing value is an empty list."""
+    import pyarrow as pa
+
+    columns = {}
+    for name in names:
+        values = [[] if value is None else value for value in table[name].to_pylist()]
+        lists = [value if isinstance(value, list) else [value] for value in values]
+        columns[name] = pa.array(lists)
+    return pa.RecordBatch.from_pydict(columns)

@@ -1,0 +1,62 @@
+"""`benchmarks/results/NAME.json`: what a benchmark measured, where and when, and which of its goals it met."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from typing import Any
+
+FOLDER = pathlib.Path("benchmarks/results")
+_PACKAGES = ("tfx", "tensorflow", "keras", "apache-beam")
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """One goal.
+
+    Attributes:
+        name: What is to be reached.
+        goal: The bound.
+        measured: What was.
+        met: Whether that is enough.
+    """
+
+    name: str
+    goal: float
+    measured: float
+    met: bool
+
+
+def at_least(name: str, goal: float, measured: float) -> Goal:
+    """Returns a goal that is met from `goal` upwards."""
+    return Goal(name, goal, measured, measured >= goal)
+
+
+def write(name: str, figures: Any, goals: list[Goal]) -> pathlib.Path:
+    """Writes a benchmark's results and returns the file."""
+    content = {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "hardware": _hardware(),
+        "stack": {"python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in _PACKAGES},
+        "figures": figures,
+        "goals": [dataclasses.asdict(goal) for goal in goals],
+    }
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    file = FOLDER / f"{name}.json"
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return file
+
+
+def _hardware() -> dict[str, Any]:
+    models = [line for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "cpu": models[0].partition(": ")[2] if models else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+    }

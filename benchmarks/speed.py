@@ -1,0 +1,113 @@
+"""Training speed beside the peers', by the size of the embedding table: `make bench-speed`.
+
+All train the same DeepFM (dim 8, tower 64-32, Adam, two threads, no penalties) on the same rows in the same buckets, in
+turn. This project reads them from the pipeline's transformed examples; the peers have them in memory. Writes
+`benchmarks/results/speed.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import click
+import rich.console
+import rich.table
+
+from benchmarks import results
+from benchmarks.speed_data import folder_of
+from benchmarks.speed_specs import SIZES
+
+OURS = "this project"
+PEERS = {
+    "DeepCTR": ("deepctr", "deepctr", "shipped"),
+    "DeepCTR, legacy Adam": ("deepctr", "deepctr", "legacy_adam"),
+    "DeepCTR-Torch": ("torch", "deepctr_torch", "shipped"),
+    "DeepCTR-Torch, sparse by hand": ("torch", "deepctr_torch", "sparse"),
+    "FuxiCTR's layers": ("torch", "fuxictr", "shipped"),
+    "FuxiCTR's layers, sparse by hand": ("torch", "fuxictr", "sparse"),
+}
+SHIPPED = [name for name, (_, _, variant) in PEERS.items() if variant == "shipped"]
+SPARSE = [name for name in PEERS if name not in SHIPPED]
+
+
+def measure_ours(size: str, batch_size: int) -> dict[str, Any]:
+    """Returns `benchmarks/speed_ours.py`'s figures."""
+    return _run([sys.executable, "-m", "benchmarks.speed_ours", size, str(batch_size)])
+
+
+def measure_peer(name: str, size: str, batch_size: int) -> dict[str, Any]:
+    """Returns a peer's figures, or `error`, the last line of what it said."""
+    environment, module, variant = PEERS[name]
+    python = pathlib.Path(".cache/bench") / environment / "bin" / "python"
+    arrays = str(folder_of(size) / "arrays.npz")
+    return _run([str(python), "-m", f"benchmarks.speed_peers.{module}", arrays, str(batch_size), variant])
+
+
+def _run(command: list[str]) -> dict[str, Any]:
+    environ = os.environ | {"TF_USE_LEGACY_KERAS": "1"} if "deepctr/bin" in command[0] else dict(os.environ)
+    process = subprocess.run(
+        command, env=environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}, check=False, capture_output=True, text=True
+    )
+    lines = process.stdout.splitlines()
+    if process.returncode or not lines:
+        return {"error": (process.stderr.strip().splitlines() or ["no output"])[-1]}
+    return dict(json.loads(lines[-1]))
+
+
+def goals_of(figures: dict[str, Any]) -> list[results.Goal]:
+    """Returns the goals, of batches of 1024."""
+
+    def rate(size: str, name: str) -> float:
+        return float(figures.get(f"{size}/1024", {}).get(name, {}).get("rows_per_second", float("nan")))
+
+    def fastest(size: str, names: list[str]) -> float:
+        return max((r for r in (rate(size, name) for name in names) if r == r), default=float("nan"))
+
+    goals = [
+        ("4M rows: times the fastest peer as shipped", 10.0, rate("4M", OURS) / fastest("4M", SHIPPED)),
+        ("4M rows: times the fastest peer, sparse by hand", 1.5, rate("4M", OURS) / fastest("4M", SPARSE)),
+        ("10k rows: times the fastest peer", 1.0, rate("10k", OURS) / fastest("10k", list(PEERS))),
+        ("10M rows: of the speed at 10k rows", 0.8, rate("10M", OURS) / rate("10k", OURS)),
+    ]
+    for size in SIZES:
+        bound = figures.get(f"{size}/1024", {}).get(OURS, {}).get("bounds", {}).get("rows_per_second", float("nan"))
+        goals.append((f"{size} rows: of what the bounds allow", 0.6, rate(size, OURS) / bound))
+    # A comparison with NaN is false: what was not measured is not met.
+    return [results.at_least(name, goal, round(measured, 3)) for name, goal, measured in goals]
+
+
+@click.command()
+@click.option("--size", "sizes", multiple=True, type=click.Choice(list(SIZES)), help="Table sizes; all by default.")
+@click.option("--batch", "batches", multiple=True, type=int, help="Batch sizes; 1024 and 8192 by default.")
+def main(sizes: tuple[str, ...], batches: tuple[int, ...]) -> None:
+    """Measures, prints and writes the training speed."""
+    console = rich.console.Console()
+    figures: dict[str, Any] = {}
+    for size in sizes or tuple(SIZES):
+        subprocess.run([sys.executable, "-c", f"import benchmarks.speed_data as d; d.prepare({size!r})"], check=True)
+        for batch_size in batches or (1024, 8192):
+            row = figures[f"{size}/{batch_size}"] = {OURS: measure_ours(size, batch_size)}
+            for name in PEERS:
+                row[name] = measure_peer(name, size, batch_size)
+            table = rich.table.Table("", "rows/s", "of ours", "peak MB", title=f"{size} rows, batches of {batch_size}")
+            for name, measured in row.items():
+                if "error" in measured:
+                    table.add_row(name, "error", "", measured["error"])
+                    continue
+                ratio = measured["rows_per_second"] / row[OURS].get("rows_per_second", float("nan"))
+                cells = (f"{measured['rows_per_second']:,.0f}", f"{ratio:.3f}", f"{measured['peak_rss_mb']:,.0f}")
+                table.add_row(name, *cells)
+            console.print(table)
+    goals = goals_of(figures)
+    for goal in goals:
+        console.print(f"{'met   ' if goal.met else 'missed'} {goal.name}: {goal.measured:g}, goal {goal.goal:g}")
+    console.print(results.write("speed", figures, goals))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""This project's training speed, and what bounds it: `python -m benchmarks.speed_ours SIZE BATCH_SIZE` prints JSON.
+
+Training is `trainer.train.train` on the pipeline's transformed examples, read from the disk in every epoch. The steady
+state is that of whole epochs after the first one, from an epoch's begin to its last batch's end: reading, parsing and
+the filling of the shuffle buffer are in it, the evaluation after it is not.
+
+The bounds, each by itself, in seconds and CPU seconds a batch:
+
+- input: reading, parsing and shuffling the records, without a model;
+- rows: a gather of the batch's rows, and a scatter of as many values back, from memory;
+- matmuls: the tower's products, forward and backward, from memory.
+
+On n cores a batch takes at least the sum of their CPU seconds / n, and at least the wall seconds of the longer of input
+and step (rows and matmuls, one after the other), which run side by side.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from benchmarks.speed_data import NUM_ROWS, folder_of
+from benchmarks.speed_specs import SIZES
+from trainer.config import ModelConfig, TrainingConfig
+from trainer.input import eval_batches, train_batches
+from trainer.model import model_fn
+from trainer.train import train
+
+NUM_EPOCHS = 4
+MODEL = ModelConfig(embedding_dim=8, hidden_units=(64, 32), fm_over="fields")
+
+
+class BatchClock(keras.callbacks.Callback):
+    """Adds up the seconds of all epochs but the first, from an epoch's begin to its last batch's end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds, self.epochs = 0.0, 0
+        self._begin = self._last = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Starts the clock."""
+        self._begin = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Takes the time."""
+        self._last = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Adds the epoch; before the evaluation."""
+        if epoch:
+            self.seconds += self._last - self._begin
+            self.epochs += 1
+
+
+def measure_training(size: str, batch_size: int) -> dict[str, float]:
+    """Returns `rows_per_second` and `peak_rss_mb` of the training."""
+    data, eval_data = _data(size, batch_size)
+    clock = BatchClock()
+    model = model_fn(SIZES[size], MODEL)
+    fit = model.fit
+    model.fit = lambda *args, callbacks, **kwargs: fit(*args, callbacks=[clock, *callbacks], **kwargs)
+    config = TrainingConfig(batch_size=batch_size, max_epochs=NUM_EPOCHS, patience=NUM_EPOCHS)
+    with tempfile.TemporaryDirectory() as folder:
+        train(model, data, eval_data, config, folder)
+    return {
+        "rows_per_second": NUM_ROWS * clock.epochs / clock.seconds,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "epochs": clock.epochs,
+    }
+
+
+def measure_bounds(size: str, batch_size: int) -> dict[str, Any]:
+    """Returns the seconds and CPU seconds a batch of each bound, and the `rows_per_second` that they allow together."""
+    data, _ = _data(size, batch_size)
+    spec = SIZES[size]
+    dim = MODEL.embedding_dim
+
+    def read() -> int:
+        return sum(1 for _ in data)
+
+    generator = np.random.default_rng(1)
+    offsets = np.concatenate([[field.row_offset] * field.max_length for field in spec.id_fields])
+    ids = next(iter(data))[0]["ids"].numpy()
+    rows = tf.constant(np.where(ids > 0, ids + offsets, 0).astype(np.int32).reshape(-1))
+    table = tf.Variable(tf.zeros([spec.num_table_rows, 1 + dim]))
+    values = tf.constant(generator.normal(size=[len(rows), 1 + dim]).astype(np.float32))
+
+    @tf.function
+    def gather_and_scatter() -> tf.Tensor:
+        gathered = tf.gather(table, rows)
+        with tf.control_dependencies([gathered]):
+            table.scatter_sub(tf.IndexedSlices(values, rows))
+        return gathered[0, 0]
+
+    widths = [len(spec.id_fields) * dim + len(spec.numbers), *MODEL.hidden_units, 1]
+    shapes = list(itertools.pairwise(widths))
+    kernels = [tf.constant(generator.normal(size=shape).astype(np.float32)) for shape in shapes]
+    layers = [tf.constant(generator.normal(size=[batch_size, width]).astype(np.float32)) for width in widths]
+
+    @tf.function
+    def multiply() -> list[tf.Tensor]:
+        products = []
+        for x, kernel, y in zip(layers, kernels, layers[1:], strict=False):
+            forward, backward = tf.matmul(x, kernel), tf.matmul(y, kernel, transpose_b=True)
+            products += [forward[0, 0], backward[0, 0], tf.matmul(x, y, transpose_a=True)[0, 0]]
+        return products
+
+    def times(function: Callable[[], Any]) -> Callable[[], int]:
+        def run() -> int:
+            for _ in range(100):
+                function()
+            return 100
+
+        return run
+
+    parts = {
+        "input": _seconds(read),
+        "rows": _seconds(times(gather_and_scatter)),
+        "matmuls": _seconds(times(multiply)),
+    }
+    cores = len(os.sched_getaffinity(0))
+    allowed = max(
+        sum(part["cpu_seconds"] for part in parts.values()) / cores,
+        parts["input"]["seconds"],
+        parts["rows"]["seconds"] + parts["matmuls"]["seconds"],
+    )
+    return parts | {"rows_per_second": batch_size / allowed}
+
+
+def _seconds(run: Callable[[], int]) -> dict[str, float]:
+    """Returns the seconds a batch of the best of three runs, each of which returns its number of batches."""
+    best = {"seconds": float("inf"), "cpu_seconds": 0.0}
+    run()
+    for _ in range(3):
+        wall, cpu = time.perf_counter(), time.process_time()
+        batches = run()
+        wall, cpu = (time.perf_counter() - wall) / batches, (time.process_time() - cpu) / batches
+        if wall < best["seconds"]:
+            best = {"seconds": wall, "cpu_seconds": cpu}
+    return best
+
+
+def _data(size: str, batch_size: int) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+    files = json.loads((folder_of(size) / "files.json").read_text(encoding="utf-8"))
+    parsing = tft.TFTransformOutput(files["graph"]).transformed_feature_spec()
+    config = TrainingConfig()
+    return (
+        train_batches(files["train"], parsing, batch_size, config.shuffle_buffer, config.seed),
+        eval_batches(files["eval"], parsing, batch_size),
+    )
+
+
+if __name__ == "__main__":
+    _size, _batch_size = sys.argv[1], int(sys.argv[2])
+    _result = measure_training(_size, _batch_size)
+    print(json.dumps(_result | {"bounds": measure_bounds(_size, _batch_size)}))
