@@ -22,19 +22,19 @@ class Goal:
     Attributes:
         name: What is to be reached.
         goal: The bound.
-        measured: What was.
+        measured: What was; None where it was not measured.
         met: Whether that is enough.
     """
 
     name: str
     goal: float
-    measured: float
+    measured: float | None
     met: bool
 
 
 def at_least(name: str, goal: float, measured: float) -> Goal:
     """Returns a goal that is met from `goal` upwards."""
-    return Goal(name, goal, measured, measured >= goal)
+    return Goal(name, goal, None if measured != measured else measured, measured >= goal)
 
 
 def write(name: str, figures: Any, goals: list[Goal]) -> pathlib.Path:

@@ -105,7 +105,7 @@ def main(sizes: tuple[str, ...], batches: tuple[int, ...]) -> None:
             console.print(table)
     goals = goals_of(figures)
     for goal in goals:
-        console.print(f"{'met   ' if goal.met else 'missed'} {goal.name}: {goal.measured:g}, goal {goal.goal:g}")
+        console.print(f"{'met   ' if goal.met else 'missed'} {goal.name}: {goal.measured}, goal {goal.goal:g}")
     console.print(results.write("speed", figures, goals))
 
 
