@@ -42,6 +42,9 @@ class Checkpoints:
         self.directory = directory
         optimizer = model.optimizer
         self._best = _checkpoint(model.variables)
+        for before in directory.glob("*.old"):  # of an exchange that was cut off, the newer one not yet in its place
+            if not before.with_suffix("").exists():
+                before.rename(before.with_suffix(""))
         self._newest = _checkpoint([*model.variables, *optimizer.variables, *optimizer.rest.variables])
 
     def write(self, step: int, progress: Progress) -> None:

@@ -349,3 +349,18 @@ def test_a_killed_training_is_gone_on_with_and_ends_as_one_that_was_not(steps, e
     assert history["val_auc"] == undisturbed[1]["val_auc"]
     for ours, theirs in zip(weights, undisturbed[0], strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["2", "best"])
+def test_a_checkpoint_whose_exchange_was_cut_off_is_still_there(name, tmp_path):
+    batches = _batches([-1, 1, -2, 2], [0, 1, 0, 1])
+    config = TrainingConfig(max_epochs=2, learning_rate=0.05)
+    model = model_fn(NUMBERS, ModelConfig(hidden_units=(4,)), seed=1)
+    train(model, batches, batches, config, str(tmp_path / "logs"), str(tmp_path / "state"))
+    (tmp_path / "state" / name).rename(tmp_path / "state" / f"{name}.old")
+    again = model_fn(NUMBERS, ModelConfig(hidden_units=(4,)), seed=2)
+    history = train(again, batches, batches, config, str(tmp_path / "logs"), str(tmp_path / "state")).history
+    assert len(history["loss"]) == 2
+    assert sorted(entry.name for entry in (tmp_path / "state").iterdir()) == ["2", "best"]
+    for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
