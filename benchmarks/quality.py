@@ -32,21 +32,16 @@ stddev .001-.05, dims 8 and 16, batches of 128-1024, learning rates, dropout, tw
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import json
-import os
-import pathlib
-import platform
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import results
+from benchmarks.environments import run_module
 from benchmarks.quality_data import Rows, Setting, load_setting
 from benchmarks.quality_models import Figures, best_epoch, fit, logits_of, measure
 from pipeline.config import load_config
@@ -56,8 +51,6 @@ SEEDS = (1, 2, 3)
 NUM_EPOCHS = 3
 MAX_EPOCHS = 30
 PATIENCE = 3
-RESULTS = pathlib.Path("benchmarks/results/quality.json")
-ENVIRONMENTS = pathlib.Path(".cache/bench")
 PEERS = {"DeepCTR": "deepctr/deepctr", "DeepCTR-Torch": "torch/deepctr_torch", "FuxiCTR": "torch/fuxictr"}
 
 AS_PEERS = ModelConfig(fm_over="fields", embedding_stddev=1e-4)
@@ -150,17 +143,14 @@ def run_peer(name: str, setting: Setting) -> dict[str, Any]:
     """Returns the eval rows' figures of a peer's three models.
 
     Raises:
-        FileNotFoundError: The peer's environment has not been made.
+        ChildError: The peer's environment has not been made, or it failed.
     """
     environment, module = PEERS[name].split("/")
-    python = ENVIRONMENTS / environment / "bin" / "python"
-    variables = os.environ | {"TF_USE_LEGACY_KERAS": "1", "PYTHONPATH": "."}
     runs = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in SEEDS:
             scores = f"{folder}/{seed}.npy"
-            command = [str(python), "-m", f"benchmarks.quality_peers.{module}", str(setting.file), str(seed), scores]
-            subprocess.run(command, env=variables, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            run_module(environment, f"benchmarks.quality_peers.{module}", str(setting.file), str(seed), scores)
             rates = np.clip(np.load(scores), 1e-7, 1 - 1e-7)  # [num_rows]
             runs.append(measure(setting.eval.labels, np.log(rates / (1 - rates))))
     return summarize(runs)
@@ -177,12 +167,12 @@ def summarize(runs: Sequence[Figures]) -> dict[str, Any]:
     return _rounded(summary)
 
 
-def find_goals(figures: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def find_goals(figures: dict[str, dict[str, Any]]) -> list[results.Goal]:
     """Returns the goals of the sections that have been measured, met or missed."""
-    goals: list[dict[str, Any]] = []
+    goals: list[results.Goal] = []
 
     def add(name: str, goal: str, measured: Any, met: bool) -> None:
-        goals.append({"name": name, "goal": goal, "measured": measured, "met": bool(met)})
+        goals.append(results.Goal(name, goal, measured, bool(met)))
 
     if terms := figures.get("terms"):
         ours = {name: terms[f"ours: {name}"]["auc"] for name in ("LR", "FM", "DeepFM")}
@@ -221,19 +211,11 @@ def main(sections: Sequence[str]) -> None:
         measured[section] = SECTIONS[section]()
         for name, found in measured[section].items():
             print(f"{section:8} {name:24} AUC {found['auc']:.4f} log loss {found['log_loss']:.4f}", flush=True)
-    figures = json.loads(RESULTS.read_text())["figures"] | measured if RESULTS.is_file() else measured
+    figures = results.read_figures("quality") | measured
     goals = find_goals(figures)
     for goal in goals:
-        print(f"{'met' if goal['met'] else 'MISSED':8} {goal['name']}: {goal['measured']}, goal {goal['goal']}")
-    result = {
-        "date": datetime.date.today().isoformat(),
-        "hardware": f"{os.cpu_count()} cores, {platform.machine()}; one thread a model",
-        "stack": f"Python {platform.python_version()}, TensorFlow {tf.__version__}, Keras {keras.__version__}",
-        "figures": figures,
-        "goals": goals,
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"{'met' if goal.met else 'MISSED':8} {goal.name}: {goal.measured}, goal {goal.goal}")
+    print(results.write("quality", figures, goals))
 
 
 if __name__ == "__main__":

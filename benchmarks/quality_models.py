@@ -13,8 +13,7 @@ from benchmarks.quality_data import Array, Rows
 from schemas.features import IDS, NUMBERS, FeatureSpec
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.model import DeepFM, model_fn
-from trainer.optimizers import ROW_RULES, RowSparse
-from trainer.train import EvalMetrics, FillUnseen, auc, log_loss
+from trainer.train import EvalMetrics, FillUnseen, auc, compile_model, log_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +58,7 @@ def fit(
         callbacks.append(EvalMetrics(batches(validation, 10_000)))
     if patience is not None:
         callbacks.append(keras.callbacks.EarlyStopping(monitor="val_log_loss", mode="min", patience=patience))
-    model.compile(
-        optimizer=RowSparse(
-            keras.optimizers.Adam(config.learning_rate), ROW_RULES[config.table_optimizer](), model.tables
-        ),
-        loss=keras.losses.BinaryCrossentropy(from_logits=True),
-        jit_compile=False,
-    )
+    compile_model(model, config)
     data = batches(train, config.batch_size, seed=config.seed)
     logs = model.fit(data, epochs=num_epochs, verbose=0, callbacks=callbacks).history
     return model, [Figures(*pair) for pair in zip(logs.get("val_auc", ()), logs.get("val_log_loss", ()), strict=True)]

@@ -21,20 +21,26 @@ class Goal:
 
     Attributes:
         name: What is to be reached.
-        goal: The bound.
-        measured: What was; None where it was not measured.
+        goal: The bound, a number or in words.
+        measured: What was, a number or several by their names; None where it was not measured.
         met: Whether that is enough.
     """
 
     name: str
-    goal: float
-    measured: float | None
+    goal: Any
+    measured: Any
     met: bool
 
 
 def at_least(name: str, goal: float, measured: float) -> Goal:
     """Returns a goal that is met from `goal` upwards."""
     return Goal(name, goal, None if measured != measured else measured, measured >= goal)
+
+
+def read_figures(name: str) -> dict[str, Any]:
+    """Returns the figures of the last run of a benchmark, empty where there is none."""
+    file = FOLDER / f"{name}.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))["figures"]) if file.is_file() else {}
 
 
 def write(name: str, figures: Any, goals: list[Goal]) -> pathlib.Path:

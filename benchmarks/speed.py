@@ -8,8 +8,6 @@ turn. This project reads them from the pipeline's transformed examples; the peer
 from __future__ import annotations
 
 import json
-import os
-import pathlib
 import subprocess
 import sys
 from typing import Any
@@ -18,7 +16,7 @@ import click
 import rich.console
 import rich.table
 
-from benchmarks import results
+from benchmarks import environments, results
 from benchmarks.speed_data import folder_of
 from benchmarks.speed_specs import SIZES
 
@@ -37,26 +35,22 @@ SPARSE = [name for name in PEERS if name not in SHIPPED]
 
 def measure_ours(size: str, batch_size: int) -> dict[str, Any]:
     """Returns `benchmarks/speed_ours.py`'s figures."""
-    return _run([sys.executable, "-m", "benchmarks.speed_ours", size, str(batch_size)])
+    return _measure(environments.OURS, "benchmarks.speed_ours", size, str(batch_size))
 
 
 def measure_peer(name: str, size: str, batch_size: int) -> dict[str, Any]:
-    """Returns a peer's figures, or `error`, the last line of what it said."""
+    """Returns a peer's figures."""
     environment, module, variant = PEERS[name]
-    python = pathlib.Path(".cache/bench") / environment / "bin" / "python"
     arrays = str(folder_of(size) / "arrays.npz")
-    return _run([str(python), "-m", f"benchmarks.speed_peers.{module}", arrays, str(batch_size), variant])
+    return _measure(environment, f"benchmarks.speed_peers.{module}", arrays, str(batch_size), variant)
 
 
-def _run(command: list[str]) -> dict[str, Any]:
-    environ = os.environ | {"TF_USE_LEGACY_KERAS": "1"} if "deepctr/bin" in command[0] else dict(os.environ)
-    process = subprocess.run(
-        command, env=environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}, check=False, capture_output=True, text=True
-    )
-    lines = process.stdout.splitlines()
-    if process.returncode or not lines:
-        return {"error": (process.stderr.strip().splitlines() or ["no output"])[-1]}
-    return dict(json.loads(lines[-1]))
+def _measure(*command: str) -> dict[str, Any]:
+    """Returns the figures in the last line of what a module prints, or its `error`."""
+    try:
+        return dict(json.loads(environments.run_module(*command).splitlines()[-1]))
+    except environments.ChildError as error:
+        return {"error": str(error)}
 
 
 def goals_of(figures: dict[str, Any]) -> list[results.Goal]:

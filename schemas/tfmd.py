@@ -35,22 +35,13 @@ def make_schema(spec: FeatureSpec) -> schema_pb2.Schema:
     schema = schema_pb2.Schema(default_environment=[TRAINING, SERVING])
     for feature in spec.features:
         _add_feature(schema, feature)
-    label = schema.feature.add(name=spec.label.name, type=schema_pb2.FeatureType.INT)
+    label = _add_training_only(schema, spec.label.name, schema_pb2.FeatureType.INT)
     label.int_domain.CopyFrom(schema_pb2.IntDomain(min=0, max=1))
-    label.value_count.CopyFrom(schema_pb2.ValueCount(min=1, max=1))
-    label.presence.CopyFrom(schema_pb2.FeaturePresence(min_fraction=1.0, min_count=1))
-    label.not_in_environment.append(SERVING)
     if spec.timestamp:
-        timestamp = schema.feature.add(name=spec.timestamp, type=schema_pb2.FeatureType.INT)
-        timestamp.value_count.CopyFrom(schema_pb2.ValueCount(min=1, max=1))
-        timestamp.presence.CopyFrom(schema_pb2.FeaturePresence(min_fraction=1.0, min_count=1))
-        timestamp.not_in_environment.append(SERVING)
+        _add_training_only(schema, spec.timestamp, schema_pb2.FeatureType.INT)
     if spec.weight:
-        weight = schema.feature.add(name=spec.weight, type=schema_pb2.FeatureType.FLOAT)
+        weight = _add_training_only(schema, spec.weight, schema_pb2.FeatureType.FLOAT)
         weight.float_domain.CopyFrom(schema_pb2.FloatDomain(min=0, disallow_nan=True, disallow_inf=True))
-        weight.value_count.CopyFrom(schema_pb2.ValueCount(min=1, max=1))
-        weight.presence.CopyFrom(schema_pb2.FeaturePresence(min_fraction=1.0, min_count=1))
-        weight.not_in_environment.append(SERVING)
     return schema
 
 
@@ -85,6 +76,17 @@ def _add_feature(schema: schema_pb2.Schema, feature: Feature) -> None:
         entry.int_domain.CopyFrom(schema_pb2.IntDomain(min=0, is_categorical=True))
     elif feature.domain:
         entry.string_domain.CopyFrom(schema_pb2.StringDomain(name=feature.name, value=feature.domain))
+
+
+def _add_training_only(
+    schema: schema_pb2.Schema, name: str, feature_type: schema_pb2.FeatureType
+) -> schema_pb2.Feature:
+    """Adds a column that every impression of a log has once, and no request."""
+    entry = schema.feature.add(name=name, type=feature_type)
+    entry.value_count.CopyFrom(schema_pb2.ValueCount(min=1, max=1))
+    entry.presence.CopyFrom(schema_pb2.FeaturePresence(min_fraction=1.0, min_count=1))
+    entry.not_in_environment.append(SERVING)
+    return entry
 
 
 def _add_range(entry: schema_pb2.Feature, feature: NumericFeature) -> None:

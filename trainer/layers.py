@@ -107,10 +107,10 @@ def _sum_hashes(rows: tf.Tensor, fields: Sequence[IdField]) -> tf.Tensor:
     """Adds the rows of an id's hashes up: [batch, num_positions, any] -> [batch, num_ids, any]."""
     if all(field.num_hashes == 1 for field in fields):
         return rows
-    runs = [(hashes, list(run)) for hashes, run in itertools.groupby(fields, key=lambda field: _hash_key(field))]
-    parts = tf.split(rows, [sum(field.num_positions for field in run) for _, run in runs], axis=1)
+    runs = [list(run) for _, run in itertools.groupby(fields, key=_hash_key)]
+    parts = tf.split(rows, [sum(field.num_positions for field in run) for run in runs], axis=1)
     return tf.concat(
-        [tf.add_n(tf.split(part, run[0].num_hashes, axis=1)) for part, (_, run) in zip(parts, runs, strict=True)],
+        [tf.add_n(tf.split(part, run[0].num_hashes, axis=1)) for part, run in zip(parts, runs, strict=True)],
         axis=1,
     )
 

@@ -42,6 +42,7 @@ class DeepFM(keras.Model):
         self._num_numbers = len(spec.numbers)
         self._over_positions = config.fm_over == "positions"
         self._embedding_l2 = config.embedding_l2
+        self.table_l2 = config.table_l2
         self.has_unseen_rows = bool(self._fields and config.id_dropout)
         if self._fields:
             self.embedding_table = EmbeddingTable(

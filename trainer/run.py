@@ -58,7 +58,6 @@ def run_fn(fn_args: FnArgs) -> None:
             os.path.join(fn_args.model_run_dir, "tensorboard"),
             checkpoints_dir,
             position,
-            model_config.table_l2,
         )
     export(model, transform_output, spec, fn_args.serving_model_dir, training_config.negative_sampling_rate)
     shutil.rmtree(os.path.dirname(checkpoints_dir))

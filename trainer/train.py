@@ -159,6 +159,22 @@ class ShrinkTables(keras.callbacks.Callback):
         self.model.optimizer.shrink_tables()
 
 
+def compile_model(model: DeepFM, config: TrainingConfig) -> None:
+    """Gives a model the loss and the optimizer that `fit` trains it with.
+
+    Args:
+        model: The model.
+        config: The optimizer's settings.
+    """
+    rest = keras.optimizers.get(config.optimizer)
+    rest.learning_rate = _learning_rate(config)
+    model.compile(
+        optimizer=RowSparse(rest, ROW_RULES[config.table_optimizer](), model.tables, model.table_l2),
+        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        jit_compile=False,  # XLA gathers rows slowly on CPUs, and compiles for seconds
+    )
+
+
 def train(
     model: DeepFM,
     train_data: tf.data.Dataset,
@@ -167,7 +183,6 @@ def train(
     tensorboard_dir: str,
     checkpoints_dir: str | None = None,
     position: tf.Variable | None = None,
-    table_l2: float = 0.0,
 ) -> keras.callbacks.History:
     """Trains a model in place; it ends with the weights of the epoch with the best `config.monitor`.
 
@@ -182,7 +197,6 @@ def train(
         checkpoints_dir: Where the training's state is kept; the caller removes it when it is needed no more. None for
             a training that cannot be resumed.
         position: The `position` of `train_data`, see `trainer.input.train_batches`.
-        table_l2: See `trainer.config.ModelConfig`.
 
     Returns:
         The metrics of each epoch.
@@ -190,13 +204,7 @@ def train(
     Raises:
         NonFiniteLossError: The loss is NaN or infinite. The last checkpoint is that of a state before.
     """
-    rest = keras.optimizers.get(config.optimizer)
-    rest.learning_rate = _learning_rate(config)
-    model.compile(
-        optimizer=RowSparse(rest, ROW_RULES[config.table_optimizer](), model.tables, table_l2),
-        loss=keras.losses.BinaryCrossentropy(from_logits=True),
-        jit_compile=False,  # XLA gathers rows slowly on CPUs, and compiles for seconds
-    )
+    compile_model(model, config)
     model.optimizer.build(model.trainable_variables)
     with tempfile.TemporaryDirectory() as temporary:
         checkpoints = Checkpoints(pathlib.Path(checkpoints_dir or temporary), model)
@@ -207,7 +215,7 @@ def train(
             position.assign([progress.epoch, progress.batch])
         best = KeepBest(checkpoints, progress, f"val_{config.monitor}", config.patience, config.reduce_on_plateau)
         callbacks = [FillUnseen()] if model.has_unseen_rows else []
-        callbacks += [ShrinkTables()] if table_l2 else []
+        callbacks += [ShrinkTables()] if model.table_l2 else []
         callbacks += [
             EvalMetrics(eval_data, logit_shift(config.negative_sampling_rate)),
             EpochLog(config.max_epochs, tensorboard_dir),

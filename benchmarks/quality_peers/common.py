@@ -88,6 +88,15 @@ def inputs(arrays: Arrays, rows: dict[str, Array]) -> dict[str, Array]:
     return columns | {f"number_{index}": column for index, column in enumerate(rows["numbers"].T)}
 
 
+def feature_columns(arrays: Arrays, library: Any) -> list[Any]:
+    """Describes the features to DeepCTR or DeepCTR-Torch; `library` is the one's module of feature columns."""
+    columns = []
+    for field in arrays.fields:
+        column = library.SparseFeat(field.name, field.num_ids, DIM, embedding_name=field.table)
+        columns.append(column if field.length == 1 else library.VarLenSparseFeat(column, field.length, field.pooling))
+    return columns + [library.DenseFeat(f"number_{index}", 1) for index in range(arrays.train["numbers"].shape[1])]
+
+
 def run(train_and_score: Callable[[Arrays, int], Array]) -> None:
     """The command line `ARRAYS.npz SEED SCORES.npy`: writes the eval rows' click-through rates, float [num_rows]."""
     file, seed, scores = sys.argv[1:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tensorflow as tf
-from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
+from deepctr import feature_column
 from deepctr.models import DeepFM
 
 from benchmarks.quality_peers import common
@@ -14,11 +14,7 @@ def train_and_score(arrays: common.Arrays, seed: int) -> common.Array:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.keras.utils.set_random_seed(seed)
-    columns = []
-    for field in arrays.fields:
-        column = SparseFeat(field.name, field.num_ids, common.DIM, embedding_name=field.table)
-        columns.append(column if field.length == 1 else VarLenSparseFeat(column, field.length, field.pooling))
-    columns += [DenseFeat(f"number_{index}", 1) for index in range(arrays.train["numbers"].shape[1])]
+    columns = common.feature_columns(arrays, feature_column)
     model = DeepFM(columns, columns, dnn_hidden_units=common.HIDDEN_UNITS, seed=seed)
     model.compile(tf.keras.optimizers.Adam(common.LEARNING_RATE), "binary_crossentropy")
     model.fit(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from deepctr_torch.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
+from deepctr_torch import inputs
 from deepctr_torch.models import DeepFM
 
 from benchmarks.quality_peers import common
@@ -12,11 +12,7 @@ from benchmarks.quality_peers import common
 def train_and_score(arrays: common.Arrays, seed: int) -> common.Array:
     """Returns the eval rows' click-through rates after the last epoch."""
     torch.set_num_threads(1)
-    columns = []
-    for field in arrays.fields:
-        column = SparseFeat(field.name, field.num_ids, common.DIM, embedding_name=field.table)
-        columns.append(column if field.length == 1 else VarLenSparseFeat(column, field.length, field.pooling))
-    columns += [DenseFeat(f"number_{index}", 1) for index in range(arrays.train["numbers"].shape[1])]
+    columns = common.feature_columns(arrays, inputs)
     model = DeepFM(columns, columns, dnn_hidden_units=common.HIDDEN_UNITS, seed=seed)
     torch.manual_seed(seed)
     model.compile(torch.optim.Adam(model.parameters(), common.LEARNING_RATE), "binary_crossentropy")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tensorflow as tf
-from deepctr.feature_column import DenseFeat, SparseFeat, VarLenSparseFeat
+from deepctr import feature_column
 from deepctr.models import DeepFM
 
 from benchmarks.quality_peers import common
@@ -14,11 +14,7 @@ def prepare(arrays: common.Arrays, variant: str) -> clock.Fit:
     """Makes the model."""
     tf.config.threading.set_intra_op_parallelism_threads(clock.THREADS)
     tf.config.threading.set_inter_op_parallelism_threads(clock.THREADS)
-    columns = []
-    for field in arrays.fields:
-        column = SparseFeat(field.name, field.num_ids, common.DIM, embedding_name=field.table)
-        columns.append(column if field.length == 1 else VarLenSparseFeat(column, field.length, field.pooling))
-    columns += [DenseFeat(f"number_{index}", 1) for index in range(arrays.train["numbers"].shape[1])]
+    columns = common.feature_columns(arrays, feature_column)
     # Without its penalty, which is a pass over every table in every step.
     model = DeepFM(columns, columns, dnn_hidden_units=common.HIDDEN_UNITS, l2_reg_linear=0, l2_reg_embedding=0)
     adam = tf.keras.optimizers.legacy.Adam if variant == "legacy_adam" else tf.keras.optimizers.Adam

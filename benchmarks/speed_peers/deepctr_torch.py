@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from deepctr_torch.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
+from deepctr_torch import inputs
 from deepctr_torch.models import DeepFM
 
 from benchmarks.quality_peers import common
@@ -14,11 +14,7 @@ from benchmarks.speed_peers.both import Both
 def prepare(arrays: common.Arrays, variant: str) -> clock.Fit:
     """Makes the model."""
     torch.set_num_threads(clock.THREADS)
-    columns = []
-    for field in arrays.fields:
-        column = SparseFeat(field.name, field.num_ids, common.DIM, embedding_name=field.table)
-        columns.append(column if field.length == 1 else VarLenSparseFeat(column, field.length, field.pooling))
-    columns += [DenseFeat(f"number_{index}", 1) for index in range(arrays.train["numbers"].shape[1])]
+    columns = common.feature_columns(arrays, inputs)
     # Without its penalty, which is a pass over every table in every step.
     model = DeepFM(columns, columns, dnn_hidden_units=common.HIDDEN_UNITS, l2_reg_linear=0, l2_reg_embedding=0)
     optimizer = Both(model) if variant == "sparse" else torch.optim.Adam(model.parameters(), common.LEARNING_RATE)

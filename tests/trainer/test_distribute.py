@@ -30,9 +30,10 @@ data = tf.data.Dataset.from_tensor_slices((features, label)).batch(64)
 results = []
 for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
     with strategy.scope():
-        model = model_fn(spec, ModelConfig(embedding_dim=4, hidden_units=(8,), embedding_stddev=0.1), seed=1)
+        options = ModelConfig(embedding_dim=4, hidden_units=(8,), embedding_stddev=0.1, table_l2=0.01)
+        model = model_fn(spec, options, seed=1)
         config = TrainingConfig(max_epochs=3, learning_rate=0.01, monitor="log_loss", patience=3)
-        history = train(model, data, data, config, sys.argv[1], table_l2=0.01).history
+        history = train(model, data, data, config, sys.argv[1]).history
     table = tf.convert_to_tensor(model.embedding_table.table).numpy()
     results.append([strategy.num_replicas_in_sync, history["loss"], history["val_log_loss"], table.tolist()])
 print(json.dumps(results))
