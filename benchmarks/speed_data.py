@@ -22,7 +22,7 @@ from benchmarks.speed_specs import MAX_LENGTH, NUM_IDS, NUM_NUMBERS, SIZES
 from schemas.features import IDS, NUMBERS, FeatureSpec
 
 CACHE = pathlib.Path(".cache/bench/speed")
-NUM_ROWS = 200_000
+NUM_ROWS = 1_000_000
 _EXPONENT = 1.05
 
 

@@ -38,8 +38,9 @@ from trainer.input import eval_batches, train_batches
 from trainer.model import model_fn
 from trainer.train import train
 
-NUM_EPOCHS = 4
-MODEL = ModelConfig(embedding_dim=8, hidden_units=(64, 32), fm_over="fields")
+NUM_EPOCHS = 2
+THREADS = 2  # the peers' number, see `speed_peers/clock.py`
+MODEL = ModelConfig(embedding_dim=8, hidden_units=(64, 32))
 
 
 class BatchClock(keras.callbacks.Callback):
@@ -165,5 +166,7 @@ def _data(size: str, batch_size: int) -> tuple[tf.data.Dataset, tf.data.Dataset]
 
 if __name__ == "__main__":
     _size, _batch_size = sys.argv[1], int(sys.argv[2])
+    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+    tf.config.threading.set_inter_op_parallelism_threads(THREADS)
     _result = measure_training(_size, _batch_size)
     print(json.dumps(_result | {"bounds": measure_bounds(_size, _batch_size)}))

@@ -29,7 +29,7 @@ class ModelConfig:
         use_linear: Whether there is a linear term. Alone it is logistic regression.
         use_fm: Whether there is an FM term. With the linear term alone it is a factorization machine.
         use_deep: Whether there is a deep tower.
-        fm_over: What the FM term pairs: all `positions` of all fields, or the `fields`' pooled vectors.
+        fm_over: What the FM term pairs: the `fields`' pooled vectors, or all `positions` of all fields.
         id_dropout: Share of the ids that training reads as unseen ones, so that the row for these learns what an id is
             worth of which nothing is known. Ids that are not in the training split have its values afterwards.
         embedding_stddev: Standard deviation of the initial factors.
@@ -52,9 +52,9 @@ class ModelConfig:
     use_linear: bool = True
     use_fm: bool = True
     use_deep: bool = True
-    fm_over: Literal["positions", "fields"] = "positions"
+    fm_over: Literal["positions", "fields"] = "fields"
     id_dropout: Rate = 0.0
-    embedding_stddev: NonNegative = 0.01
+    embedding_stddev: NonNegative = 0.0001
     fm_numbers: bool = False
     attention_units: Positive = 16
     embedding_l2: NonNegative = 0.0

@@ -80,8 +80,8 @@ class EmbeddingTable(keras.layers.Layer):
         Returns:
             float32 [batch, num_ids, 1 + dim], the sum of an id's hashes; exactly 0 at padding.
         """
-        ids = tf.cast(ids, tf.int32)
         is_id = ids > 0
+        ids = tf.cast(ids, tf.int32)
         if training and self._id_dropout:
             num_ids = int(self._id_of_position[-1]) + 1
             is_dropped = keras.random.uniform([tf.shape(ids)[0], num_ids], seed=self._dropout_seed) < self._id_dropout

@@ -71,7 +71,9 @@ def test_keras_is_keras_3():
 
 
 def test_terms_of_the_notebooks_impressions_are_those_of_plain_numpy():
-    model = _trained_looking(model_fn(NOTEBOOK, ModelConfig(embedding_dim=8, hidden_units=(32, 16))))
+    model = _trained_looking(
+        model_fn(NOTEBOOK, ModelConfig(embedding_dim=8, hidden_units=(32, 16), fm_over="positions"))
+    )
     batch = _notebook_batch()
     table = model.embedding_table.table.numpy()
     linear, fm, pooled = [], [], []
@@ -89,7 +91,7 @@ def test_terms_of_the_notebooks_impressions_are_those_of_plain_numpy():
 
 
 def test_numbers_enter_the_linear_term_and_the_tower():
-    model = _trained_looking(model_fn(MIXED, ModelConfig(embedding_dim=2, hidden_units=(4,))))
+    model = _trained_looking(model_fn(MIXED, ModelConfig(embedding_dim=2, hidden_units=(4,), fm_over="positions")))
     linear, fm, deep = model.terms({"ids": np.zeros([2, 4], np.int64), "numbers": np.float32([[1, 2], [3, 4]])})
     kernel = model.number_weights.kernel.numpy()
     np.testing.assert_allclose(linear, np.float32([[1, 2], [3, 4]]) @ kernel + model.bias.numpy(), rtol=1e-5)
