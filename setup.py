@@ -21,6 +21,7 @@ setup(
         "apache-beam==2.61.0; python_version < '3.11'",
         "setuptools<81; python_version < '3.11'",
         "click>=8.1",
+        "keras-tuner>=1.4,<2",
         "pyarrow>=10",
         "pydantic>=2.5",
         "pyyaml>=6",

@@ -18,6 +18,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from trainer.config import STRICT, ModelConfig, NonNegative, Positive, TrainingConfig
+from trainer.hyperparameters import TunerConfig
 
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 DEFAULT = CONFIGS / "movielens.yaml"
@@ -73,6 +74,7 @@ class PipelineConfig:
         log: The impression log.
         model: The DeepFM.
         training: Its training.
+        tuner: The search for better values of these two.
         evaluation: Metrics, slices and thresholds.
         beam_args: Flags for Apache Beam; empty for its direct runner on this machine.
     """
@@ -84,6 +86,7 @@ class PipelineConfig:
     log: LogConfig = LogConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    tuner: TunerConfig = TunerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     beam_args: tuple[str, ...] = ()
 
@@ -257,11 +260,13 @@ def _suggestion(path: str) -> str:
     known = list(_keys(dataclasses.asdict(PipelineConfig())))
     if path in known:
         return f"write {path.replace('.', ': {', 1)}: ...}}, one level for each dot"
-    # The last part decides, so that a right name in the wrong group finds its group.
-    likeness, nearest = max((_likeness(_last(key), _last(path)), key) for key in known)
-    if likeness >= 0.6:
-        return f"did you mean {nearest}?"
     group = path.rpartition(".")[0]
+    # The last part decides, so that a right name in the wrong group finds its group. Among equals the same group does,
+    # and then the order: a setting comes before what the tuner tries it with.
+    ranks = {key: (_likeness(_last(key), _last(path)), key.rpartition(".")[0] == group) for key in known}
+    nearest = max(known, key=ranks.__getitem__)
+    if ranks[nearest][0] >= 0.6:
+        return f"did you mean {nearest}?"
     return f"known are {', '.join(key for key in known if key.rpartition('.')[0] == group)}"
 
 

@@ -28,7 +28,6 @@ from pipeline.config import PipelineConfig, config_from_json
 from pipeline.node import NodeResult, launch_node
 from pipeline.pipeline import create_pipeline
 from pipeline.summary import make_summary
-from schemas.features import load_spec
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -105,7 +104,7 @@ def run(config: PipelineConfig, emit: Emit) -> None:
     logging.getLogger("trainer").addHandler(ProgressHandler(runner, emit))
     try:
         runner.run(create_pipeline(config))
-        summary = make_summary(config.name, load_spec(config.features), runner.run_id, runner.results, runner.seconds)
+        summary = make_summary(config, runner.run_id, runner.results, runner.seconds)
     except Exception as error:
         emit({"event": "failed", "component": runner.running, "cause": one_line_cause(error)})
         raise

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from tfx.components import Evaluator, ExampleValidator, Pusher, StatisticsGen, Trainer, Transform
+from tfx.components import Evaluator, ExampleValidator, Pusher, StatisticsGen, Trainer, Transform, Tuner
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
 from tfx.orchestration.metadata import sqlite_metadata_connection_config
@@ -27,6 +27,7 @@ from pipeline.fingerprint import source_fingerprint
 from pipeline.schema_file import find_schema
 from schemas.features import load_spec
 from trainer.run import run_fn
+from trainer.tuner import tuner_fn
 from transform.preprocessing import preprocessing_fn
 
 # Beam's direct runner by its full name: 2.77 would try Prism, which it has to download; 2.61 does not know the short
@@ -38,7 +39,7 @@ LOCAL_BEAM_ARGS = (
 
 
 def create_pipeline(config: PipelineConfig) -> Pipeline:
-    """Returns the pipeline: log -> examples -> validated -> transformed -> trained -> evaluated -> pushed.
+    """Returns the pipeline: log -> examples -> validated -> transformed (-> tuned) -> trained -> evaluated -> pushed.
 
     Args:
         config: The pipeline's settings.
@@ -76,19 +77,30 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         },
         disable_statistics=True,
     )
+    training = {
+        "features": config.features,
+        "model": json.dumps(dataclasses.asdict(config.model)),
+        "training": json.dumps(dataclasses.asdict(config.training)),
+        "fingerprint": _digest(source_fingerprint("trainer", "schemas"), repr(spec)),
+    }
+    tuner = None
+    if config.tuner.trials:
+        tuner = Tuner(
+            tuner_fn=_dotted_path(tuner_fn),
+            examples=example_gen.outputs["examples"],  # in the order of the log, which Transform's are not
+            transform_graph=transform.outputs["transform_graph"],
+            train_args=trainer_pb2.TrainArgs(splits=["train"]),
+            eval_args=trainer_pb2.EvalArgs(splits=["train"]),  # never the split that the Evaluator judges on
+            custom_config=training | {"tuner": json.dumps(dataclasses.asdict(config.tuner))},
+        )
     trainer = Trainer(
         run_fn=_dotted_path(run_fn),
         examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
         train_args=trainer_pb2.TrainArgs(splits=["train"]),
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
-        custom_config={
-            "features": config.features,
-            "model": json.dumps(dataclasses.asdict(config.model)),
-            "training": json.dumps(dataclasses.asdict(config.training)),
-            "checkpoints": str(home / "checkpoints"),
-            "fingerprint": _digest(source_fingerprint("trainer", "schemas"), repr(spec)),
-        },
+        hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
+        custom_config=training | {"checkpoints": str(home / "checkpoints")},
     )
     baseline = Resolver(
         strategy_class=LatestBlessedModelStrategy,
@@ -119,6 +131,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             validator,
             gate,
             transform,
+            *([tuner] if tuner else []),
             trainer,
             baseline,
             evaluator,

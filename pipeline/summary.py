@@ -14,9 +14,11 @@ from typing import Any
 from tfx.types import artifact_utils
 
 from pipeline.collisions import describe, find_collisions, read_statistics
+from pipeline.config import PipelineConfig
 from pipeline.evaluation import read_verdict
 from pipeline.node import NodeResult
-from schemas.features import FeatureSpec
+from pipeline.tuning import read_tuned
+from schemas.features import load_spec
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -24,8 +26,7 @@ _PACKAGES = {"tfx": "tfx", "tensorflow": "tensorflow", "keras": "keras", "beam":
 
 
 def make_summary(
-    pipeline_name: str,
-    spec: FeatureSpec,
+    config: PipelineConfig,
     run_id: str,
     results: Mapping[str, NodeResult],
     seconds: Mapping[str, float],
@@ -33,8 +34,7 @@ def make_summary(
     """Returns the content of `summary.json`, but for `total_seconds` and `peak_rss_mb`.
 
     Args:
-        pipeline_name: The pipeline's name.
-        spec: The data set.
+        config: The pipeline's settings.
         run_id: The TFX run id.
         results: The result of each node, by its id.
         seconds: Seconds that each node took.
@@ -43,12 +43,16 @@ def make_summary(
     baseline = results["LatestBlessedModel"].outputs.get("model", [])
     verdict = read_verdict(_output(results, "Evaluator", "evaluation").uri, has_baseline=bool(baseline))
     statistics = artifact_utils.get_split_uri([_output(results, "StatisticsGen", "statistics")], "train")
+    spec = load_spec(config.features)
     collisions = find_collisions(spec, read_statistics(os.path.join(statistics, "FeatureStats.pb")))
     for name, found in collisions.items():
         _LOGGER.info("%s", describe(name, found))
+    tuned = None
+    if "Tuner" in results:
+        tuned = dataclasses.asdict(read_tuned(_output(results, "Tuner", "tuner_results").uri, config.training.monitor))
     pushed = _output(results, "Pusher", "pushed_model")
     return {
-        "pipeline": pipeline_name,
+        "pipeline": config.name,
         "run_id": run_id,
         "stack": {
             "python": platform.python_version(),
@@ -56,6 +60,7 @@ def make_summary(
         },
         "examples": json.loads(examples.get_string_custom_property("num_examples")),
         "collisions": {name: dataclasses.asdict(found) for name, found in collisions.items()},
+        "tuned": tuned,
         "metrics": verdict.metrics,
         "blessed": verdict.blessed,
         "not_blessed_because": list(verdict.failures),

@@ -89,7 +89,7 @@ def supervise(config: PipelineConfig, command: Sequence[str] = CHILD, console: C
 
 
 class _Progress(contextlib.AbstractContextManager["_Progress"]):
-    """Shows the events: a line for each finished component and each epoch, and a spinner for the running one.
+    """Shows the events: a line for each finished component, epoch and trial, and a spinner for the running component.
 
     Attributes:
         component: The running component, or None.
@@ -130,7 +130,7 @@ class _Progress(contextlib.AbstractContextManager["_Progress"]):
                 self.component, self._text, self._start = component, "", time.monotonic()
             case {"event": "progress", "text": str(text)}:
                 self._text = " ".join(text.split())
-                if self._text.startswith("epoch "):
+                if self._text.startswith("trial " if self.component == "Tuner" else "epoch "):
                     self.show(Text(f"    {self._text}", "dim"))
             case {"event": "finished", "component": str(component), "seconds": int() | float() as seconds}:
                 self._finish(component, seconds, is_cached=event.get("cached") is True)
@@ -257,6 +257,7 @@ def show_summary(summary: dict[str, Any], log: pathlib.Path, console: Console) -
     rows: list[tuple[str, str | Text]] = [
         ("rows", f"{examples['train']:,} train, {examples['eval']:,} eval"),
         ("collisions", _collisions(summary["collisions"])),
+        *((("tuned", _tuned(summary["tuned"])),) if summary["tuned"] else ()),
         ("AUC", _decimal(metrics.get("auc"))),
         ("log loss", _decimal(metrics.get("log_loss"))),
         ("calibration", _decimal(metrics.get("calibration"))),
@@ -281,6 +282,14 @@ def _collisions(fields: dict[str, Any]) -> str:
         if max(field["colliding_ids"], field["colliding_impressions"]) > _SHOWN_COLLISIONS
     ]
     return "; ".join(many) or f"at most {_SHOWN_COLLISIONS:.0%} of any field's ids share a bucket"
+
+
+def _tuned(tuned: dict[str, Any]) -> str:
+    """Returns what the tuning has come to, in one line."""
+    name = {"auc": "AUC", "log_loss": "log loss"}[tuned["monitor"]]
+    values = ", ".join(f"{name} {value}" for name, value in tuned["values"].items())
+    figures = f"validation {name} {tuned['config']:.4f} -> {tuned['best']:.4f}"
+    return f"{figures} in {tuned['trials']} trials: {values}"
 
 
 def _decimal(value: float | None) -> str:

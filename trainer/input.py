@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from schemas.features import LABEL, WEIGHT
 
-_CHUNK = 1024  # records that are parsed together
+CHUNK = 1024  # records that are parsed together
 
 Features = dict[str, tf.Tensor]
 
@@ -44,7 +44,42 @@ def train_batches(
     Returns:
         Batches of (features, label [batch, 1]), or of (features, label, weight [batch]) where there are weights.
     """
-    windows = _chunks(patterns, feature_spec).rebatch(shuffle_buffer).enumerate()
+    chunks = read_chunks(patterns, feature_spec, num_files=4)
+    return shuffled_batches(chunks, batch_size, shuffle_buffer, seed, negative_sampling_rate, position)
+
+
+def eval_batches(
+    patterns: Sequence[str], feature_spec: Mapping[str, tf.io.FixedLenFeature], batch_size: int
+) -> tf.data.Dataset:
+    """Returns all examples once, in the order of the files; arguments and batches as in `train_batches`."""
+    return ordered_batches(read_chunks(patterns, feature_spec), batch_size)
+
+
+def read_chunks(
+    patterns: Sequence[str], feature_spec: Mapping[str, tf.io.FixedLenFeature], num_files: int = 1
+) -> tf.data.Dataset:
+    """Returns the examples in chunks, from `num_files` files in turn; arguments as in `train_batches`."""
+
+    def read(file: tf.Tensor) -> tf.data.Dataset:
+        records = tf.data.TFRecordDataset(file, compression_type="GZIP").batch(CHUNK)
+        return records.map(lambda serialized: tf.io.parse_example(serialized, dict(feature_spec)))
+
+    files = tf.data.Dataset.list_files(list(patterns), shuffle=False)
+    return files.interleave(
+        read, cycle_length=num_files, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    ).prefetch(tf.data.AUTOTUNE)
+
+
+def shuffled_batches(
+    chunks: tf.data.Dataset,
+    batch_size: int,
+    shuffle_buffer: int,
+    seed: int,
+    negative_sampling_rate: float = 1.0,
+    position: tf.Variable | None = None,
+) -> tf.data.Dataset:
+    """Returns one epoch of shuffled batches of what `read_chunks` gives; the rest as in `train_batches`."""
+    windows = chunks.rebatch(shuffle_buffer).enumerate()
     begin = tf.Variable([0, 0], dtype=tf.int64) if position is None else position
 
     def take_position(_: tf.Tensor) -> tf.Tensor:
@@ -70,26 +105,9 @@ def train_batches(
     return _for_fit(tf.data.Dataset.from_tensors(0).map(take_position).flat_map(one_epoch))
 
 
-def eval_batches(
-    patterns: Sequence[str], feature_spec: Mapping[str, tf.io.FixedLenFeature], batch_size: int
-) -> tf.data.Dataset:
-    """Returns all examples once, in the order of the files; arguments and batches as in `train_batches`."""
-    return _for_fit(_chunks(patterns, feature_spec, num_files=1).rebatch(batch_size))
-
-
-def _chunks(
-    patterns: Sequence[str], feature_spec: Mapping[str, tf.io.FixedLenFeature], num_files: int = 4
-) -> tf.data.Dataset:
-    """Returns the parsed examples in chunks, from `num_files` files in turn."""
-
-    def read(file: tf.Tensor) -> tf.data.Dataset:
-        records = tf.data.TFRecordDataset(file, compression_type="GZIP").batch(_CHUNK)
-        return records.map(lambda serialized: tf.io.parse_example(serialized, dict(feature_spec)))
-
-    files = tf.data.Dataset.list_files(list(patterns), shuffle=False)
-    return files.interleave(
-        read, cycle_length=num_files, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    ).prefetch(tf.data.AUTOTUNE)
+def ordered_batches(chunks: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+    """Returns all examples of the chunks once, in their order; batches as in `train_batches`."""
+    return _for_fit(chunks.rebatch(batch_size))
 
 
 def _for_fit(batches: tf.data.Dataset) -> tf.data.Dataset:

@@ -223,7 +223,7 @@ def train(
             best,
         ]
         while progress.epoch < config.max_epochs and not best.is_over():
-            _fit_epoch(model, train_data, progress, callbacks, checkpoints)
+            _fit_epoch(model, train_data, progress, callbacks, checkpoints_dir)
         checkpoints.restore_best()
     history = keras.callbacks.History()
     history.history = {name: [epoch[name] for epoch in progress.history] for name in progress.history[0]}
@@ -235,7 +235,7 @@ def _fit_epoch(
     train_data: tf.data.Dataset,
     progress: Progress,
     callbacks: list[keras.callbacks.Callback],
-    checkpoints: Checkpoints,
+    kept_in: str | None,
 ) -> None:
     """Trains for one epoch, or the rest of one: Keras takes the first one's number of batches for all."""
     try:
@@ -248,9 +248,9 @@ def _fit_epoch(
     except tf.errors.OpError:
         if not model.offender:
             raise
+        kept = f". The last good checkpoint is kept in {kept_in}" if kept_in else ""
         raise NonFiniteLossError(
-            f"the loss is not finite in epoch {progress.epoch + 1}, batch {progress.batch + 1}: {model.offender}. "
-            f"The last good checkpoint is kept in {checkpoints.directory}"
+            f"the loss is not finite in epoch {progress.epoch + 1}, batch {progress.batch + 1}: {model.offender}{kept}"
         ) from None
 
 

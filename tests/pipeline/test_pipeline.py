@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import pathlib
 
 import pytest
@@ -38,6 +39,21 @@ def test_nodes_and_edges():
     assert {name: set(node.upstream_nodes) for name, node in nodes.items()} == EDGES
 
 
+def test_the_tuner_is_between_transform_and_trainer_where_there_are_trials():
+    nodes = _nodes(load_config(None, ["tuner.trials=2"]))
+    assert {name: set(node.upstream_nodes) for name, node in nodes.items()} == EDGES | {
+        "Tuner": {"ImpressionLogExampleGen", "Transform"},
+        "Trainer": {"Transform", "Tuner"},
+    }
+    assert list(nodes)[-5:] == ["Transform", "Tuner", "Trainer", "Evaluator", "Pusher"]
+    (channel,) = nodes["Trainer"].inputs.inputs["hyperparameters"].channels
+    assert channel.output_key == "best_hyperparameters"
+    parameters = {name: value.field_value.string_value for name, value in nodes["Tuner"].parameters.parameters.items()}
+    assert parameters["tuner_fn"] == "trainer.tuner.tuner_fn"
+    for arguments in ("train_args", "eval_args"):
+        assert json.loads(parameters[arguments])["splits"] == ["train"]
+
+
 def test_transform_and_trainer_are_named_by_their_functions_paths():
     nodes = _nodes(PipelineConfig())
 
@@ -63,24 +79,40 @@ def test_a_changed_setting_changes_the_parameters_of_the_component_that_uses_it(
     assert {name for name in before if before[name].parameters != after[name].parameters} == changed
 
 
+TUNED_CHANGES = {
+    "training": ("training.learning_rate=0.5", {"Tuner", "Trainer"}),
+    "model": ("model.embedding_dim=3", {"Tuner", "Trainer"}),
+    "number of trials": ("tuner.trials=3", {"Tuner"}),
+    "a choice": ("tuner.dropout=[0.5]", {"Tuner"}),
+}
+
+
+@pytest.mark.parametrize(("change", "changed"), TUNED_CHANGES.values(), ids=TUNED_CHANGES.keys())
+def test_a_changed_setting_repeats_the_tuning_that_depends_on_it(change, changed):
+    tuned = ["tuner.trials=2"]
+    before, after = _nodes(load_config(None, tuned)), _nodes(load_config(None, [*tuned, change]))
+    assert {name for name in before if before[name].parameters != after[name].parameters} == changed
+
+
 EDITS = {
     "transform": {"Transform"},
-    "trainer": {"Trainer"},
-    "schemas": {"ImpressionLogExampleGen", "SchemaGate", "Transform", "Trainer"},
+    "trainer": {"Tuner", "Trainer"},
+    "schemas": {"ImpressionLogExampleGen", "SchemaGate", "Transform", "Tuner", "Trainer"},
     "components": {"ImpressionLogExampleGen", "SchemaGate"},
 }
 
 
 @pytest.mark.parametrize(("package", "changed"), EDITS.items(), ids=EDITS.keys())
 def test_an_edit_of_our_sources_changes_the_parameters_of_what_depends_on_them(package, changed, monkeypatch):
-    before = _nodes(PipelineConfig())
+    config = load_config(None, ["tuner.trials=2"])
+    before = _nodes(config)
     real = pipeline_module().source_fingerprint
     monkeypatch.setattr(
         pipeline_module(),
         "source_fingerprint",
         lambda *packages: real(*packages) + ("edited" if package in packages else ""),
     )
-    after = _nodes(PipelineConfig())
+    after = _nodes(config)
     assert {name for name in before if before[name].parameters != after[name].parameters} == changed
 
 

@@ -26,6 +26,7 @@ SUMMARY: dict[str, Any] = {
         "user_id": {"colliding_ids": 0.049, "colliding_impressions": 0.01},
         "item_id": {"colliding_ids": 0.081, "colliding_impressions": 0.0432},
     },
+    "tuned": None,
     "metrics": {"auc": 0.7231, "auc_pr": 0.7, "log_loss": 0.6101, "calibration": None},
     "blessed": True,
     "not_blessed_because": None,
@@ -139,6 +140,33 @@ def test_the_summary_names_the_fields_of_which_many_ids_collide(config: Pipeline
     assert "  collisions  item_id 8.1% of ids, 4.3% of impressions\n" in output
     _, output = run(config, "finish(collisions={})")
     assert "  collisions  at most 5% of any field's ids share a bucket\n" in output
+
+
+def test_the_summary_says_what_was_tuned(config: PipelineConfig) -> None:
+    _, output = run(config, "finish()")
+    assert "tuned" not in output
+    tuned = {
+        "trials": 7,
+        "monitor": "auc",
+        "config": 0.71234,
+        "best": 0.72,
+        "values": {"dropout": 0.1, "hidden_units": [4, 2]},
+    }
+    _, output = run(config, f"finish(tuned={tuned})")
+    line = "  tuned       validation AUC 0.7123 -> 0.7200 in 7 trials: dropout 0.1, hidden_units [4, 2]\n"
+    assert line in output
+
+
+def test_a_trial_has_a_line_and_its_epochs_have_none(config: PipelineConfig) -> None:
+    body = """
+    emit("started", component="Tuner")
+    emit("progress", component="Tuner", text="epoch 1/2: loss 0.5")
+    emit("progress", component="Tuner", text="trial 1/3: val_auc 0.7")
+    emit("finished", component="Tuner", seconds=1, cached=False)
+    finish()
+    """
+    _, output = run(config, body)
+    assert output.splitlines()[1:3] == ["    trial 1/3: val_auc 0.7", "✓ Tuner                         1.0 s"]
 
 
 def test_the_parent_completes_the_summary(config: PipelineConfig) -> None:
