@@ -3,7 +3,7 @@ SHELL := bash
 PYTHON := .venv/bin/python
 SOURCES := pipeline components transform trainer schemas tests benchmarks setup.py
 
-.PHONY: help setup run test test-unit lint format lock bench-quality bench-speed
+.PHONY: help setup run test test-unit lint format lock bench-quality bench-speed bench-continuous
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench-quality: setup ## AUC and log loss on MovieLens-100K, beside three peers
 bench-speed: setup ## training speed by the size of the table, beside three peers
 	@benchmarks/setup.sh
 	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.speed
+
+bench-continuous: setup ## ten days of MovieLens-100K: from scratch each day beside warm start
+	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.continuous
 
 lock: ## bring both lock files up to date with setup.py
 	@requirements/setup.sh lock

@@ -106,7 +106,7 @@ def load_setting(name: str) -> Setting:
 
 
 def _write(name: str, spec: FeatureSpec, file: pathlib.Path) -> None:
-    table = _read_log()
+    table = read_log()
     num_eval = round(EVAL_SHARE * table.num_rows)
     if name == "random":
         table = table.take(np.random.default_rng(SPLIT_SEED).permutation(table.num_rows))
@@ -121,7 +121,7 @@ def _write(name: str, spec: FeatureSpec, file: pathlib.Path) -> None:
     np.savez(file, **arrays)
 
 
-def _read_log() -> Any:
+def read_log() -> Any:
     """Returns the impressions by time, then user, then item: a `pyarrow.Table`."""
     import pyarrow.dataset as ds
 

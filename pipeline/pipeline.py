@@ -19,6 +19,7 @@ from tfx.types.channel import Channel
 from tfx.types.standard_artifacts import Model, ModelBlessing
 
 from components.curated_schema_gen.component import CuratedSchemaGen
+from components.earlier_model.strategy import EarlierModelStrategy
 from components.impression_log_example_gen.component import ImpressionLogExampleGen
 from components.schema_gate.component import SchemaGate
 from pipeline.config import PipelineConfig
@@ -93,6 +94,14 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             eval_args=trainer_pb2.EvalArgs(splits=["train"]),  # never the split that the Evaluator judges on
             custom_config=training | {"tuner": json.dumps(dataclasses.asdict(config.tuner))},
         )
+    earlier = None
+    if config.training.warm_start:
+        earlier = Resolver(
+            strategy_class=EarlierModelStrategy,
+            examples=example_gen.outputs["examples"],
+            model=Channel(type=Model),
+            model_blessing=Channel(type=ModelBlessing),
+        ).with_id("EarlierModel")
     trainer = Trainer(
         run_fn=_dotted_path(run_fn),
         examples=transform.outputs["transformed_examples"],
@@ -100,6 +109,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         train_args=trainer_pb2.TrainArgs(splits=["train"]),
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
+        base_model=earlier.outputs["model"] if earlier else None,
         custom_config=training | {"checkpoints": str(home / "checkpoints")},
     )
     baseline = Resolver(
@@ -132,6 +142,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             gate,
             transform,
             *([tuner] if tuner else []),
+            *([earlier] if earlier else []),
             trainer,
             baseline,
             evaluator,

@@ -1,4 +1,4 @@
-"""The state of a training on disk: the newest, to go on from after any end, and the best epoch's weights."""
+"""The state of a training on disk: the newest, to go on from after any end, and the best epoch's."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ class Progress:
     Attributes:
         epoch: The epoch it is in, from 0.
         batch: How many batches of that epoch are done.
+        best: The step at the end of the best epoch, 0 while none is done.
         history: The logs of the epochs that are done.
     """
 
     epoch: int = 0
     batch: int = 0
+    best: int = 0
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
 
@@ -34,66 +36,55 @@ class Checkpoints:
     """Reads and writes checkpoints of one training. One is there whole or not at all.
 
     Args:
-        directory: Where they are: `<step>/` for the newest, `best/` for the best epoch.
+        directory: Where they are: `<step>/` of the newest step, and of the one at the end of the best epoch.
         model: The model, with its optimizer built.
     """
 
     def __init__(self, directory: pathlib.Path, model: keras.Model) -> None:
         self.directory = directory
-        optimizer = model.optimizer
-        self._best = _checkpoint(model.variables)
         for before in directory.glob("*.old"):  # of an exchange that was cut off, the newer one not yet in its place
             if not before.with_suffix("").exists():
                 before.rename(before.with_suffix(""))
-        self._newest = _checkpoint([*model.variables, *optimizer.variables, *optimizer.rest.variables])
+        variables = [*model.variables, *model.optimizer.variables, *model.optimizer.rest.variables]
+        self._state = tf.train.Checkpoint(variables={str(index): v.value for index, v in enumerate(variables)})
 
     def write(self, step: int, progress: Progress) -> None:
-        """Writes the newest state and removes the ones before."""
+        """Writes the newest state and removes the ones before, but for the best epoch's."""
         older = self._steps()
-        self._write(str(step), self._newest, dataclasses.asdict(progress))
+        self._write(str(step), dataclasses.asdict(progress))
         for name in older:
-            if name != step:
+            if name not in (step, progress.best):
                 shutil.rmtree(self.directory / str(name))
-
-    def write_best(self) -> None:
-        """Writes the weights as those of the best epoch."""
-        self._write("best", self._best, {})
 
     def restore(self) -> Progress:
         """Gives the model and its optimizer the newest state, if there is one, and returns how far it was."""
         steps = self._steps()
         if not steps:
             return Progress()
-        folder = self.directory / str(steps[-1])
-        _read(self._newest, folder)
-        return Progress(**json.loads((folder / _STATE).read_text(encoding="utf-8")))
+        self._read(steps[-1])
+        return Progress(**json.loads((self.directory / str(steps[-1]) / _STATE).read_text(encoding="utf-8")))
 
-    def restore_best(self) -> None:
-        """Gives the model the best epoch's weights."""
-        _read(self._best, self.directory / "best")
+    def restore_best(self, progress: Progress) -> None:
+        """Gives the model and its optimizer the state at the end of the best epoch."""
+        self._read(progress.best)
 
     def _steps(self) -> list[int]:
         return sorted(int(entry.name) for entry in self.directory.glob("*") if entry.name.isdecimal())
 
-    def _write(self, name: str, checkpoint: tf.train.Checkpoint, state: dict[str, Any]) -> None:
+    def _read(self, step: int) -> None:
+        self._state.read(str(self.directory / str(step) / "variables")).assert_existing_objects_matched()
+
+    def _write(self, name: str, state: dict[str, Any]) -> None:
         unfinished, folder, before = (self.directory / part for part in (f"{name}.tmp", name, f"{name}.old"))
         for leftover in (unfinished, before):
             shutil.rmtree(leftover, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        checkpoint.write(str(unfinished / "variables"))
+        self._state.write(str(unfinished / "variables"))
         (unfinished / _STATE).write_text(json.dumps(state), encoding="utf-8")
         if folder.exists():
             folder.rename(before)
         unfinished.rename(folder)
         shutil.rmtree(before, ignore_errors=True)
-
-
-def _checkpoint(variables: list[keras.Variable]) -> tf.train.Checkpoint:
-    return tf.train.Checkpoint(variables={str(index): variable.value for index, variable in enumerate(variables)})
-
-
-def _read(checkpoint: tf.train.Checkpoint, folder: pathlib.Path) -> None:
-    checkpoint.read(str(folder / "variables")).assert_existing_objects_matched()
 
 
 def _number(value: Any) -> float:
@@ -129,7 +120,7 @@ class KeepState(keras.callbacks.Callback):
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Keeps the best epoch's weights, lowers the step size after an epoch that is not better, stops after some such.
+    """Keeps the best epoch's state, lowers the step size after an epoch that is not better, stops after some such.
 
     Args:
         checkpoints: Where.
@@ -160,12 +151,13 @@ class KeepBest(keras.callbacks.Callback):
         figures = {name: float(value) for name, value in (logs or {}).items()}
         progress.history.append(figures | {"learning_rate": _number(self.model.optimizer.learning_rate)})
         progress.epoch, progress.batch = epoch + 1, 0
+        step = int(_number(self.model.optimizer.iterations))
         if self._epochs_without_better() == 0:
-            self._checkpoints.write_best()
+            progress.best = step
         elif self._reduce_on_plateau:
             optimizer = self.model.optimizer
             optimizer.learning_rate = _number(optimizer.learning_rate) * self._reduce_on_plateau
-        self._checkpoints.write(int(_number(self.model.optimizer.iterations)), progress)
+        self._checkpoints.write(step, progress)
         self.model.stop_training = self.is_over()
 
     def is_over(self) -> bool:

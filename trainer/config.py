@@ -85,6 +85,8 @@ class TrainingConfig:
         patience: Epochs without a better `monitor` on the eval split after which training stops.
         monitor: The eval metric that chooses the best epoch, whose weights are kept.
         shuffle_buffer: Examples that are shuffled together.
+        warm_start: Whether a training goes on from the latest blessed model of earlier days, from its weights and the
+            optimizer's slots, where there is one. What the feature spec or the model's settings have changed is cold.
         negative_sampling_rate: Share of the training split's impressions without a click that an epoch uses. What is
             evaluated and exported is corrected for it: p / (p + (1 - p) / rate).
         checkpoint_steps: Steps after which the training's state is written, so that it can be resumed; 0 for never.
@@ -103,6 +105,7 @@ class TrainingConfig:
     patience: Positive = 2
     monitor: Literal["auc", "log_loss"] = "auc"
     shuffle_buffer: Positive = 100_000
+    warm_start: bool = False
     negative_sampling_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
     checkpoint_minutes: NonNegative = 10.0

@@ -30,11 +30,14 @@ class DeepFM(keras.Model):
         spec: The data set.
         config: The model's settings.
         seed: Seed of the initial weights and of dropout.
+
+    Attributes:
+        spec: The data set.
     """
 
     def __init__(self, spec: FeatureSpec, config: ModelConfig, seed: int) -> None:
         super().__init__(name="deepfm")
-        self._spec = spec
+        self.spec = spec
         self._fields = spec.id_fields
         self._inputs = [IDS] * bool(spec.id_fields) + [NUMBERS] * bool(spec.numbers)
         self.offender = ""
@@ -154,7 +157,7 @@ class DeepFM(keras.Model):
     def _find_offender(self, *values: Any) -> Any:
         """Raises an error that names the feature that a batch's loss is not finite for."""
         batch = dict(zip((*self._inputs, "label", "weight"), values, strict=False))
-        self.offender = find_offender(self._spec, batch, self.tables[0].numpy() if self._fields else None)
+        self.offender = find_offender(self.spec, batch, self.tables[0].numpy() if self._fields else None)
         raise NonFiniteLossError(self.offender)
 
     def _attend(self, rows: tf.Tensor, is_id: tf.Tensor, pooled: tf.Tensor) -> tf.Tensor:

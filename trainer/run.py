@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
+import pathlib
 import shutil
 
 import keras
@@ -21,6 +23,9 @@ from trainer.hyperparameters import with_hyperparameters
 from trainer.input import ordered_batches, read_chunks, shuffled_batches
 from trainer.model import DeepFM, model_fn
 from trainer.train import train
+from trainer.warm_start import FOLDER, save_state
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -29,8 +34,9 @@ def run_fn(fn_args: FnArgs) -> None:
     Args:
         fn_args: `custom_config` has `features` (the spec's path), `model` and `training` (the fields of `ModelConfig`
             and `TrainingConfig`) and `checkpoints`, a folder that outlives a run that is killed. `hyperparameters`,
-            where there are any, have the Tuner's choice, which goes before `custom_config`'s. The SavedModel goes to
-            `serving_model_dir`, TensorBoard's logs to `model_run_dir`.
+            where there are any, have the Tuner's choice, which goes before `custom_config`'s. `base_model`, where there
+            is one, is what a `warm_start` goes on from. The SavedModel goes to `serving_model_dir`, what a later
+            training can go on from beside it, TensorBoard's logs to `model_run_dir`.
     """
     spec, model_config, training_config = read_settings(fn_args)
     if fn_args.hyperparameters:
@@ -48,8 +54,11 @@ def run_fn(fn_args: FnArgs) -> None:
         read_chunks(fn_args.eval_files, parsing),
         os.path.join(fn_args.model_run_dir, "tensorboard"),
         checkpoints_dir,
+        _earlier_state(fn_args) if training_config.warm_start else None,
     )
     export(model, transform_output, spec, fn_args.serving_model_dir, training_config.negative_sampling_rate)
+    if training_config.warm_start:
+        save_state(model, _state_beside(fn_args.serving_model_dir))
     shutil.rmtree(os.path.dirname(checkpoints_dir))
 
 
@@ -70,6 +79,7 @@ def fit(
     eval_chunks: tf.data.Dataset,
     tensorboard_dir: str,
     checkpoints_dir: str | None = None,
+    earlier_state: pathlib.Path | None = None,
 ) -> tuple[DeepFM, keras.callbacks.History]:
     """Makes a model and trains it, on all GPUs where there are several.
 
@@ -81,6 +91,7 @@ def fit(
         eval_chunks: What the best epoch is chosen on.
         tensorboard_dir: See `trainer.train.train`, and so for `checkpoints_dir`, the metrics and the errors.
         checkpoints_dir: See there.
+        earlier_state: See there.
 
     Returns:
         The model with the best epoch's weights, and the metrics of each epoch.
@@ -98,12 +109,30 @@ def fit(
     several = len(tf.config.list_logical_devices("GPU")) > 1
     with tf.distribute.MirroredStrategy().scope() if several else contextlib.nullcontext():
         model = model_fn(spec, model_config, training_config.seed)
-        history = train(model, train_data, eval_data, training_config, tensorboard_dir, checkpoints_dir, position)
+        history = train(
+            model, train_data, eval_data, training_config, tensorboard_dir, checkpoints_dir, position, earlier_state
+        )
     return model, history
+
+
+def _earlier_state(fn_args: FnArgs) -> pathlib.Path | None:
+    """Returns what the base model's training has left, if there is any."""
+    if not fn_args.base_model:
+        _LOGGER.info("cold start: there is no earlier blessed model")
+        return None
+    state = _state_beside(fn_args.base_model)
+    if not state.is_dir():
+        _LOGGER.info("cold start: the earlier blessed model was trained without training.warm_start, %s", state)
+        return None
+    return state
+
+
+def _state_beside(saved_model: str) -> pathlib.Path:
+    return pathlib.Path(saved_model).parent / FOLDER
 
 
 def _checkpoints_dir(fn_args: FnArgs) -> str:
     """Returns where this training keeps its state: a folder that a training with other inputs or settings has not."""
-    inputs = [fn_args.train_files, fn_args.eval_files, fn_args.transform_graph_path]
+    inputs = [fn_args.train_files, fn_args.eval_files, fn_args.transform_graph_path, fn_args.base_model]
     identity = json.dumps([*inputs, fn_args.custom_config, fn_args.hyperparameters], sort_keys=True)
     return os.path.join(fn_args.custom_config["checkpoints"], hashlib.sha256(identity.encode()).hexdigest()[:16])

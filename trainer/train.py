@@ -20,6 +20,7 @@ from trainer.config import TrainingConfig
 from trainer.finite import NonFiniteLossError
 from trainer.model import DeepFM
 from trainer.optimizers import ROW_RULES, RowSparse
+from trainer.warm_start import read_steps, warm_start
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -159,15 +160,16 @@ class ShrinkTables(keras.callbacks.Callback):
         self.model.optimizer.shrink_tables()
 
 
-def compile_model(model: DeepFM, config: TrainingConfig) -> None:
+def compile_model(model: DeepFM, config: TrainingConfig, first_step: int = 0) -> None:
     """Gives a model the loss and the optimizer that `fit` trains it with.
 
     Args:
         model: The model.
         config: The optimizer's settings.
+        first_step: How many steps an earlier training took that this one goes on from.
     """
     rest = keras.optimizers.get(config.optimizer)
-    rest.learning_rate = _learning_rate(config)
+    rest.learning_rate = _learning_rate(config, first_step)
     model.compile(
         optimizer=RowSparse(rest, ROW_RULES[config.table_optimizer](), model.tables, model.table_l2),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
@@ -183,6 +185,7 @@ def train(
     tensorboard_dir: str,
     checkpoints_dir: str | None = None,
     position: tf.Variable | None = None,
+    earlier_state: pathlib.Path | None = None,
 ) -> keras.callbacks.History:
     """Trains a model in place; it ends with the weights of the epoch with the best `config.monitor`.
 
@@ -197,6 +200,7 @@ def train(
         checkpoints_dir: Where the training's state is kept; the caller removes it when it is needed no more. None for
             a training that cannot be resumed.
         position: The `position` of `train_data`, see `trainer.input.train_batches`.
+        earlier_state: What `trainer.warm_start.save_state` wrote of the training that this one goes on from, or None.
 
     Returns:
         The metrics of each epoch.
@@ -204,8 +208,13 @@ def train(
     Raises:
         NonFiniteLossError: The loss is NaN or infinite. The last checkpoint is that of a state before.
     """
-    compile_model(model, config)
+    compile_model(model, config, read_steps(earlier_state) if earlier_state else 0)
     model.optimizer.build(model.trainable_variables)
+    if earlier_state:
+        cold = warm_start(model, earlier_state)
+        _LOGGER.info(
+            "warm start from %s; %s", earlier_state, f"cold are {', '.join(cold)}" if cold else "nothing is cold"
+        )
     with tempfile.TemporaryDirectory() as temporary:
         checkpoints = Checkpoints(pathlib.Path(checkpoints_dir or temporary), model)
         progress = checkpoints.restore()
@@ -224,7 +233,7 @@ def train(
         ]
         while progress.epoch < config.max_epochs and not best.is_over():
             _fit_epoch(model, train_data, progress, callbacks, checkpoints_dir)
-        checkpoints.restore_best()
+        checkpoints.restore_best(progress)
     history = keras.callbacks.History()
     history.history = {name: [epoch[name] for epoch in progress.history] for name in progress.history[0]}
     return history
@@ -254,15 +263,28 @@ def _fit_epoch(
         ) from None
 
 
-def _learning_rate(config: TrainingConfig) -> Any:
+class _From(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that counts from a training's own first step."""
+
+    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, first_step: int) -> None:
+        self._schedule = schedule
+        self._first_step = first_step
+
+    def __call__(self, step: Any) -> Any:
+        return self._schedule(step - self._first_step)
+
+
+def _learning_rate(config: TrainingConfig, first_step: int) -> Any:
     """Returns the step size, or the schedule that gives it for each step."""
     if not (config.warmup_steps or config.decay_steps):
         return config.learning_rate
     if config.decay_steps:
-        return keras.optimizers.schedules.CosineDecay(
+        schedule = keras.optimizers.schedules.CosineDecay(
             0.0 if config.warmup_steps else config.learning_rate,
             config.decay_steps,
             warmup_target=config.learning_rate if config.warmup_steps else None,
             warmup_steps=config.warmup_steps,
         )
-    return keras.optimizers.schedules.PolynomialDecay(0.0, config.warmup_steps, config.learning_rate)
+    else:
+        schedule = keras.optimizers.schedules.PolynomialDecay(0.0, config.warmup_steps, config.learning_rate)
+    return _From(schedule, first_step)

@@ -157,7 +157,7 @@ def test_log_loss_of_known_logits():
 
 def test_step_size_warms_up_and_decays():
     def rates(steps, **settings):
-        rate = _learning_rate(TrainingConfig(learning_rate=0.4, **settings))
+        rate = _learning_rate(TrainingConfig(learning_rate=0.4, **settings), first_step=0)
         return [float(rate(step)) if callable(rate) else rate for step in steps]
 
     assert rates([0, 9]) == [0.4, 0.4]
@@ -351,16 +351,17 @@ def test_a_killed_training_is_gone_on_with_and_ends_as_one_that_was_not(steps, e
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("name", ["2", "best"])
+@pytest.mark.parametrize("name", ["1", "2"])
 def test_a_checkpoint_whose_exchange_was_cut_off_is_still_there(name, tmp_path):
     batches = _batches([-1, 1, -2, 2], [0, 1, 0, 1])
-    config = TrainingConfig(max_epochs=2, learning_rate=0.05)
+    wrong = _batches([-1, 1, -2, 2], [1, 0, 1, 0])  # so that the first epoch is the best
+    config = TrainingConfig(max_epochs=2, learning_rate=0.05, monitor="log_loss")
     model = model_fn(NUMBERS, ModelConfig(hidden_units=(4,)), seed=1)
-    train(model, batches, batches, config, str(tmp_path / "logs"), str(tmp_path / "state"))
+    train(model, batches, wrong, config, str(tmp_path / "logs"), str(tmp_path / "state"))
     (tmp_path / "state" / name).rename(tmp_path / "state" / f"{name}.old")
     again = model_fn(NUMBERS, ModelConfig(hidden_units=(4,)), seed=2)
-    history = train(again, batches, batches, config, str(tmp_path / "logs"), str(tmp_path / "state")).history
+    history = train(again, batches, wrong, config, str(tmp_path / "logs"), str(tmp_path / "state")).history
     assert len(history["loss"]) == 2
-    assert sorted(entry.name for entry in (tmp_path / "state").iterdir()) == ["2", "best"]
+    assert sorted(entry.name for entry in (tmp_path / "state").iterdir()) == ["1", "2"]
     for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -1,0 +1,1 @@
+"""The latest blessed model of earlier days."""

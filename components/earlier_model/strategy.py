@@ -1,0 +1,73 @@
+"""Which model a warm start goes on from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+
+from ml_metadata import MetadataStore
+from ml_metadata.proto.metadata_store_pb2 import Artifact as Record
+from ml_metadata.proto.metadata_store_pb2 import Event
+from tfx.dsl.components.common.resolver import ResolverStrategy
+from tfx.types.artifact import Artifact
+
+_DAYS = "days"  # the property of ImpressionLogExampleGen's Examples: JSON of the days by split
+
+
+class EarlierModelStrategy(ResolverStrategy):
+    """Resolves the latest blessed model whose training days end before those of the run's Examples.
+
+    The latest blessed one would not do. Where a run is repeated, that is the model of the same days: it would learn
+    them twice, and the Trainer's cache would never be right. Where an older day is run again, it is a model that has
+    learned the days that it is then evaluated on.
+
+    Inputs: `examples`, the run's; `model` and `model_blessing`, all there are. Outputs: the same keys; `model` and
+    `model_blessing` are empty where there is no such model.
+    """
+
+    def resolve_artifacts(
+        self, store: MetadataStore, input_dict: dict[str, list[Artifact]]
+    ) -> dict[str, list[Artifact]]:
+        """See the class.
+
+        Args:
+            store: The metadata store.
+            input_dict: The inputs.
+        """
+        (examples,) = input_dict["examples"]
+        last_day = _days(examples.mlmd_artifact, "train")[-1]
+        blessings = {
+            blessing.get_int_custom_property("current_model_id"): blessing
+            for blessing in input_dict["model_blessing"]
+            if blessing.get_int_custom_property("blessed")
+        }
+        for model in sorted(input_dict["model"], key=lambda model: model.id, reverse=True):
+            if model.id in blessings:
+                learned = [day for found in _examples_of(store, model.id) for day in _days(found, "train")]
+                if learned and max(learned) < last_day:
+                    return {"examples": [examples], "model": [model], "model_blessing": [blessings[model.id]]}
+        return {"examples": [examples], "model": [], "model_blessing": []}
+
+
+def _days(examples: Record, split: str) -> list[str]:
+    """Returns a split's days, oldest first, as YYYY-MM-DD."""
+    return list(json.loads(examples.custom_properties[_DAYS].string_value)[split])
+
+
+def _examples_of(store: MetadataStore, model_id: int) -> Iterator[Record]:
+    """Yields the Examples that a model was trained on: Transform's inputs, whose outputs are the Trainer's."""
+    for record in store.get_artifacts_by_id(_inputs(store, _inputs(store, [model_id]))):
+        if _DAYS in record.custom_properties:
+            yield record
+
+
+def _inputs(store: MetadataStore, artifact_ids: Iterable[int]) -> list[int]:
+    """Returns the inputs of the executions that made artifacts."""
+    made_by = {
+        event.execution_id
+        for event in store.get_events_by_artifact_ids(list(artifact_ids))
+        if event.type == Event.OUTPUT
+    }
+    return sorted(
+        {event.artifact_id for event in store.get_events_by_execution_ids(list(made_by)) if event.type == Event.INPUT}
+    )

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
+from trainer.config import ModelConfig, TrainingConfig
+from trainer.model import model_fn
+from trainer.train import compile_model, train
+from trainer.warm_start import read_steps, save_state, warm_start
+
+ITEM = IdFeature("item", 20, table="item")
+HISTORY = IdSequence("history", 20, max_length=2, table="item")
+USER = IdFeature("user", 30)
+AGE, PRICE = NumericFeature("age"), NumericFeature("price")
+SPEC = FeatureSpec("spec", (ITEM, HISTORY, USER, AGE, PRICE))
+MODEL = ModelConfig(embedding_dim=2, hidden_units=(4, 3), fm_numbers=True, embedding_stddev=0.1)
+
+
+def _batches(spec, seed=1):
+    generator = np.random.default_rng(seed)
+    columns = [generator.integers(0, field.num_buckets + 1, [64, field.max_length]) for field in spec.id_fields]
+    features = {"ids": np.concatenate(columns, axis=1), "numbers": generator.normal(size=[64, len(spec.numbers)])}
+    features["numbers"] = np.float32(features["numbers"])
+    label = np.float32(features["ids"][:, :1] % 2)
+    return tf.data.Dataset.from_tensor_slices((features, label)).batch(16)
+
+
+def _train(spec, folder, config=None, earlier=None, model_config=MODEL, seed=1):
+    model = model_fn(spec, model_config, seed)
+    config = config or TrainingConfig(max_epochs=3, learning_rate=0.01)
+    history = train(model, _batches(spec), _batches(spec, 2), config, str(folder), earlier_state=earlier).history
+    return model, history
+
+
+@pytest.fixture
+def state(tmp_path):
+    model, _ = _train(SPEC, tmp_path / "logs")
+    save_state(model, tmp_path / "state")
+    return model, tmp_path / "state"
+
+
+def _untrained(spec, model_config=MODEL, config=None):
+    model = model_fn(spec, model_config, seed=9)
+    compile_model(model, config or TrainingConfig())
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _of(model):
+    optimizer = model.optimizer
+    variables = [*model.variables, *optimizer.rest.variables, optimizer.slots(model.tables[0])]
+    return {variable.path: variable.numpy() for variable in variables if "learning_rate" not in variable.path}
+
+
+def _rows(model, name):
+    (field,) = (field for field in model.spec.id_fields if field.name == name)
+    rows = slice(field.row_offset + 1, field.row_offset + 1 + field.unseen)
+    (table,) = model.tables
+    return np.concatenate([table.numpy()[rows], model.optimizer.slots(table).numpy()[rows]], axis=1)
+
+
+def test_the_same_model_gets_every_weight_and_slot(state):
+    earlier, folder = state
+    model = _untrained(SPEC)
+    assert warm_start(model, folder) == ()
+    expected = _of(earlier)
+    assert len(expected) > 25
+    for path, values in _of(model).items():
+        np.testing.assert_array_equal(values, expected[path], err_msg=path)
+    assert read_steps(folder) == int(model.optimizer.iterations) in (4, 8, 12)
+
+
+def test_only_the_fields_that_have_changed_are_cold(state):
+    earlier, folder = state
+    city = IdFeature("city", 10)
+    model = _untrained(FeatureSpec("spec", (city, IdFeature("user", 31), HISTORY, ITEM, PRICE)))
+    before = {path: values.copy() for path, values in _of(model).items()}
+    cold = warm_start(model, folder)
+    assert cold == (
+        "id field city",
+        "id field user",
+        "the deep tower's input city",
+        "the optimizer's slots of id field city",
+        "the optimizer's slots of id field user",
+    )
+    for name in ("item", "history"):
+        np.testing.assert_array_equal(_rows(model, name), _rows(earlier, name))
+    rows = "deepfm/embedding_table/rows"
+    for name in ("city", "user"):
+        (field,) = (field for field in model.spec.id_fields if field.name == name)
+        block = slice(field.row_offset + 1, field.row_offset + 1 + field.unseen)
+        np.testing.assert_array_equal(_of(model)[rows][block], before[rows][block])
+    # The tower's inputs are in the features' order, two rows a field: city, user, history, item, price; before: item,
+    # history, user, age, price.
+    for path in ("deepfm/deep_tower/hidden_0/kernel", "adam/deepfm_deep_tower_hidden_0_kernel_velocity"):
+        now, then = _of(model)[path], _of(earlier)[path]
+        np.testing.assert_array_equal(now[:2], before[path][:2])
+        np.testing.assert_array_equal(now[2:], then[[4, 5, 2, 3, 0, 1, 7]])
+    for path in ("deepfm/numbers/kernel", "deepfm/number_factors", "adam/deepfm_numbers_kernel_momentum"):
+        np.testing.assert_array_equal(_of(model)[path], _of(earlier)[path][1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "cold"),
+    [
+        ({"embedding_dim": 3}, "id field user"),
+        ({"hidden_units": (5, 3)}, "deepfm/deep_tower/hidden_1/kernel"),
+    ],
+)
+def test_what_another_shape_makes_cold_is_named(change, cold, state):
+    _, folder = state
+    options = {"embedding_dim": 2, "hidden_units": (4, 3), "fm_numbers": True} | change
+    model = _untrained(SPEC, ModelConfig(**options))
+    assert cold in warm_start(model, folder)
+    np.testing.assert_array_equal(model.bias.numpy(), np.load(folder / "variables.npz")["deepfm/bias"])
+
+
+def test_slots_of_another_rule_are_cold_and_the_weights_are_not(state):
+    earlier, folder = state
+    model = _untrained(SPEC, config=TrainingConfig(table_optimizer="adagrad"))
+    cold = warm_start(model, folder)
+    assert "the optimizer's slots of id field item" in cold
+    assert "id field item" not in cold
+    np.testing.assert_array_equal(model.tables[0].numpy()[1:], earlier.tables[0].numpy()[1:])
+
+
+def test_a_warm_training_begins_where_the_earlier_one_ended(state, tmp_path, caplog):
+    _, folder = state
+    once = TrainingConfig(max_epochs=1, learning_rate=0.01)
+    with caplog.at_level(logging.INFO, logger="trainer"):
+        _, warm = _train(SPEC, tmp_path / "warm", once, folder, seed=5)
+    _, cold = _train(SPEC, tmp_path / "cold", once, seed=5)
+    assert warm["loss"][0] < cold["loss"][0] - 0.01
+    assert f"warm start from {folder}; nothing is cold" in caplog.text
+
+
+def test_a_schedule_counts_from_the_warm_trainings_own_first_step(state, tmp_path):
+    _, folder = state
+    config = TrainingConfig(max_epochs=1, learning_rate=0.01, warmup_steps=2, decay_steps=10)
+    rates = [_train(SPEC, tmp_path / "logs", config, earlier)[1]["learning_rate"][0] for earlier in (None, folder)]
+    assert rates[0] == pytest.approx(rates[1])
+    assert 0 < rates[0] < 0.01

@@ -1,0 +1,143 @@
+"""A training that goes on from an earlier model: its weights and its optimizer's slots, feature by feature.
+
+The state stands beside a SavedModel, not in it: what is served has no use for it. It holds every variable under its
+Keras path, and which rows of them belong to which feature. So a changed spec costs what has changed: a field whose
+buckets are other ones starts cold, the others go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.model import DeepFM
+
+FOLDER = "training_state"
+_VARIABLES, _LAYOUT = "variables.npz", "layout.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The rows of a variable that belong to one feature.
+
+    Attributes:
+        owner: The feature, as a person would name it.
+        first: Its first row.
+        number: How many there are.
+        meaning: What must be equal for the rows to mean the same, besides their shape.
+    """
+
+    owner: str
+    first: int
+    number: int
+    meaning: str = ""
+
+
+def save_state(model: DeepFM, directory: pathlib.Path) -> None:
+    """Writes what a later training can go on from.
+
+    Args:
+        model: The model with the optimizer that trained it.
+        directory: Folder to write.
+    """
+    directory.mkdir(parents=True)
+    variables = _variables(model)
+    np.savez(directory / _VARIABLES, **{path: _values(variable) for path, variable in variables.items()})
+    blocks = {path: [dataclasses.asdict(rows) for rows in _blocks(path, model)] for path in variables}
+    layout = {"steps": int(_values(model.optimizer.iterations)), "blocks": blocks}
+    (directory / _LAYOUT).write_text(json.dumps(layout), encoding="utf-8")
+
+
+def read_steps(directory: pathlib.Path) -> int:
+    """Returns the number of steps that led to an earlier training's state."""
+    return int(json.loads((directory / _LAYOUT).read_text(encoding="utf-8"))["steps"])
+
+
+def warm_start(model: DeepFM, directory: pathlib.Path) -> tuple[str, ...]:
+    """Gives a model and its optimizer an earlier training's state, as far as it fits.
+
+    Args:
+        model: The model, with its optimizer built.
+        directory: What `save_state` wrote.
+
+    Returns:
+        What has no counterpart there and starts cold, in words.
+    """
+    layout = json.loads((directory / _LAYOUT).read_text(encoding="utf-8"))
+    cold: dict[str, None] = {}  # in order, each once
+    with np.load(directory / _VARIABLES) as earlier:
+        for path, variable in _variables(model).items():
+            blocks = _blocks(path, model)
+            if path not in earlier:
+                cold |= dict.fromkeys([rows.owner for rows in blocks] or [path])
+            elif blocks:
+                before = {rows["owner"]: Rows(**rows) for rows in layout["blocks"][path]}
+                cold |= dict.fromkeys(_assign_rows(variable, blocks, earlier[path], before))
+            elif earlier[path].shape == variable.shape:
+                variable.assign(earlier[path])
+            else:
+                cold[path] = None
+    model.optimizer.iterations.assign(layout["steps"])
+    return tuple(cold)
+
+
+def _assign_rows(
+    variable: keras.Variable, blocks: list[Rows], earlier: np.ndarray[Any, Any], before: Mapping[str, Rows]
+) -> Iterator[str]:
+    """Assigns the rows of the features that are what they were; yields the others."""
+    values = _values(variable).copy()
+    for rows in blocks:
+        source = before.get(rows.owner)
+        is_same = source is not None and dataclasses.replace(source, first=rows.first) == rows
+        if source is not None and is_same and earlier.shape[1:] == values.shape[1:]:
+            values[rows.first : rows.first + rows.number] = earlier[source.first : source.first + source.number]
+        else:
+            yield rows.owner
+    variable.assign(values)
+
+
+def _values(variable: keras.Variable) -> np.ndarray[Any, Any]:
+    values: np.ndarray[Any, Any] = tf.convert_to_tensor(variable.value).numpy()  # of one device, where it is mirrored
+    return values
+
+
+def _variables(model: DeepFM) -> dict[str, keras.Variable]:
+    """Returns the variables that a training goes on from, by path."""
+    optimizer = model.optimizer
+    variables = [*model.variables, *optimizer.rest.variables, *(optimizer.slots(table) for table in model.tables)]
+    # Seeds and the learning rate are this training's own; the number of steps is kept beside the variables.
+    own = ("seed_generator_state", "learning_rate", "iteration")
+    return {variable.path: variable for variable in variables if variable.path.rpartition("/")[2] not in own}
+
+
+def _blocks(path: str, model: DeepFM) -> list[Rows]:
+    """Returns the features' rows of a variable; none for a variable whose rows belong to no feature."""
+    fields, numbers = model.spec.id_fields, [number.name for number in model.spec.numbers]
+    # An optimizer's slots have their variable's path, in one word, within their own.
+    name = path.replace("/", "_")
+    for table in model.tables:
+        slots = model.optimizer.slots(table).path
+        if path in (table.path, slots):
+            of = "the optimizer's slots of " if path == slots else ""
+            # With the row for unseen ids, which is the last.
+            return [
+                Rows(f"{of}id field {field.name}", field.row_offset + 1, field.unseen, f"{field.num_hashes} hashes")
+                for field in fields
+            ]
+    if "deepfm_numbers_kernel" in name or "deepfm_number_factors" in name:
+        return [Rows(f"number {number}", row, 1) for row, number in enumerate(numbers)]
+    if model.deep_tower is not None and f"{model.deep_tower.layers[0].path.replace('/', '_')}_kernel" in name:
+        dim = model.tables[0].shape[1] - 1 if model.tables else 0
+        inputs = [(f"the deep tower's input {field.name}", dim) for field in fields]
+        inputs += [(f"the deep tower's input {number}", 1) for number in numbers]
+        starts = itertools.accumulate((width for _, width in inputs), initial=0)
+        return [Rows(owner, start, width) for (owner, width), start in zip(inputs, starts, strict=False)]
+    return []
