@@ -256,6 +256,7 @@ def show_summary(summary: dict[str, Any], log: pathlib.Path, console: Console) -
     reasons = summary["not_blessed_because"] or []
     rows: list[tuple[str, str | Text]] = [
         ("rows", f"{examples['train']:,} train, {examples['eval']:,} eval"),
+        ("quarantine", _quarantine(summary)),
         ("collisions", _collisions(summary["collisions"])),
         ("AUC", _decimal(metrics.get("auc"))),
         ("log loss", _decimal(metrics.get("log_loss"))),
@@ -271,6 +272,17 @@ def show_summary(summary: dict[str, Any], log: pathlib.Path, console: Console) -
     console.print(Text(summary["pipeline"], "bold"))
     for name, value in rows:
         console.print(Text.assemble((f"  {name:<12}", "dim"), value), soft_wrap=True)
+
+
+def _quarantine(summary: dict[str, Any]) -> str | Text:
+    """Returns how many rows were left out, why, and where they are."""
+    counts = summary["quarantined"]
+    if not counts:
+        return "no bad rows"
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+    bad = sum(counts.values())
+    share = bad / summary["rows"]
+    return Text(f"{bad:,} bad rows ({share:.2%}): {reasons}; in {_short_path(summary['quarantine'])}", "yellow")
 
 
 def _collisions(fields: dict[str, Any]) -> str:

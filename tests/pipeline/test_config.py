@@ -90,7 +90,10 @@ BAD_OVERRIDES = {
     "no group": ("batch_size=5", r"^unknown key batch_size: did you mean training\.batch_size\?$"),
     "wrong group": ("training.dropout=0.1", r"^unknown key training\.dropout: did you mean model\.dropout\?$"),
     "typo in the group": ("trainig.seed=1", r"^unknown key trainig: did you mean training\?$"),
-    "unlike any": ("log.zzz=1", r"^unknown key log\.zzz: known are log\.path, log\.eval_days, log\.train_days$"),
+    "unlike any": (
+        "log.zzz=1",
+        r"^unknown key log\.zzz: known are log\.path, log\.eval_days, log\.train_days, log\.as_of, ",
+    ),
     "text for a number": ('training.seed="8"', r'^training\.seed must be a whole number, not "8"$'),
     "true for a number": ("training.seed=true", r"^training\.seed must be a whole number, not true$"),
     "float for a whole number": ("training.seed=8.0", r"^training\.seed must be a whole number, not 8\.0$"),
