@@ -3,7 +3,7 @@ SHELL := bash
 PYTHON := .venv/bin/python
 SOURCES := pipeline components transform trainer schemas tests benchmarks setup.py
 
-.PHONY: help setup run test test-unit lint format lock bench-quality bench-speed bench-continuous
+.PHONY: help setup run test test-unit lint format lock bench-ingest bench-quality bench-speed bench-continuous
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ lint: setup ## ruff, mypy, import-linter
 format: setup ## let ruff put the sources in shape
 	@.venv/bin/ruff check --fix $(SOURCES)
 	@.venv/bin/ruff format $(SOURCES)
+
+bench-ingest: setup ## speed and memory of the ingestion, beside TFX's CsvExampleGen and Parquet executor
+	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.ingest
 
 bench-quality: setup ## AUC and log loss on MovieLens-100K, beside three peers
 	@benchmarks/setup.sh

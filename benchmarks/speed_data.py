@@ -92,7 +92,7 @@ def _transform(spec: FeatureSpec, folder: pathlib.Path) -> tuple[str, str]:
         log_path=str((folder / "log").resolve()),
         features=features,
         eval_days=1,
-        train_days=None,
+        quarantine=str((folder / "quarantine").resolve()),
         source_fingerprint="",
     )
     schema_gen = CuratedSchemaGen(schema_file=str((folder / "schema.pbtxt").resolve()))

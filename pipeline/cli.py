@@ -87,7 +87,8 @@ def movielens(out: pathlib.Path, wheel: pathlib.Path | None) -> None:
 @main.command(epilog="Example: ctr run --config criteo --set training.batch_size=4096")
 @_CONFIG
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Use this value, not the config's.")
-def run(config: pathlib.Path | None, overrides: tuple[str, ...]) -> None:
+@click.option("--as-of", metavar="DAY", help="Use the log up to this day, YYYY-MM-DD; by default up to the newest.")
+def run(config: pathlib.Path | None, overrides: tuple[str, ...], as_of: str | None) -> None:
     """Run the whole pipeline on this machine.
 
     The exit status is 0 where the pipeline ran to its end, even if the model missed a threshold: then the summary says
@@ -99,7 +100,7 @@ def run(config: pathlib.Path | None, overrides: tuple[str, ...]) -> None:
     from pipeline.supervise import RunFailedError, supervise
 
     with _one_line(ConfigError, PreflightError, RunFailedError):
-        settings = load_config(config, overrides)
+        settings = load_config(config, overrides if as_of is None else (*overrides, f"log.as_of={as_of}"))
         check(settings)
         supervise(settings)
 

@@ -17,6 +17,7 @@ import yaml
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from components.impression_log_example_gen.columns import TimestampUnit
 from trainer.config import STRICT, ModelConfig, NonNegative, Positive, TrainingConfig
 from trainer.hyperparameters import TunerConfig
 
@@ -33,14 +34,28 @@ class LogConfig:
     """The impression log.
 
     Attributes:
-        path: Folder with a `day=YYYY-MM-DD/` folder of Parquet files for each day.
+        path: Folder with a `day=YYYY-MM-DD/` folder of files for each day, or with the files themselves, whose rows
+            have the timestamp that the feature spec names. A file is Parquet, CSV, JSON lines or TFRecord, gzip or not.
         eval_days: The newest days in the log that have rows are the eval split: how many.
         train_days: The days before them are the training split: how many, or null for all.
+        as_of: The newest day to use, YYYY-MM-DD, or null for the newest that has rows.
+        columns: The log's names of the spec's columns that are named otherwise there, by the spec's names.
+        timestamp_unit: What the log's timestamp counts since 1970-01-01 UTC: s, ms or us.
+        key: The log's column that tells one impression from another, or null. Of rows with the same key all but the
+            first are bad.
+        max_raw_length: A row with a longer list is bad.
+        max_bad_fraction: Which share of the rows may be bad before a run fails.
     """
 
     path: str = "logs/movielens"
     eval_days: Positive = 1
     train_days: Positive | None = None
+    as_of: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")] | None = None
+    columns: dict[str, str] = dataclasses.field(default_factory=dict)
+    timestamp_unit: TimestampUnit = "s"
+    key: str | None = None
+    max_raw_length: Positive = 10_000
+    max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -230,6 +245,7 @@ def _strange_values(value: Any, path: str = "") -> Iterator[str]:
 
 _EXPECTED = {
     "dataclass_type": "a group of keys",
+    "dict_type": "a group of keys",
     "float_type": "a number",
     "greater_than": "greater than {gt:g}",
     "greater_than_equal": "at least {ge:g}",

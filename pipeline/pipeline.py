@@ -58,6 +58,13 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         features=config.features,
         eval_days=config.log.eval_days,
         train_days=config.log.train_days,
+        as_of=config.log.as_of,
+        key=config.log.key,
+        columns=config.log.columns,
+        timestamp_unit=config.log.timestamp_unit,
+        max_raw_length=config.log.max_raw_length,
+        max_bad_fraction=config.log.max_bad_fraction,
+        quarantine=str(home / "quarantine"),
         source_fingerprint=_digest(components_sources, repr(spec)),
     )
     schema_gen = CuratedSchemaGen(schema_file=str(find_schema(config, spec)))

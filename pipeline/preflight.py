@@ -9,7 +9,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from components.impression_log_example_gen.log import LogError, find_days, split_days
+from components.impression_log_example_gen.columns import find_columns
+from components.impression_log_example_gen.log import LogError, find_days, is_partitioned, parse_day
+from components.impression_log_example_gen.window import split_days, up_to
 from pipeline.config import ConfigError, PipelineConfig
 from pipeline.schema_file import find_schema
 from schemas.features import FeatureSpec, load_spec
@@ -59,6 +61,7 @@ def _spec_problems(config: PipelineConfig) -> Iterator[str]:
         yield sentence if named else f"features {config.features!r}: {type(error).__name__}: {sentence}"
     else:
         yield from _slice_problems(config, spec)
+        yield from _column_problems(config, spec)
         try:
             find_schema(config, spec)
         except ConfigError as error:
@@ -75,17 +78,32 @@ def _slice_problems(config: PipelineConfig, spec: FeatureSpec) -> Iterator[str]:
                 yield f"evaluation.slices[{index}]: {config.features} has no feature {column}; {hint}"
 
 
+def _column_problems(config: PipelineConfig, spec: FeatureSpec) -> Iterator[str]:
+    names = [column.name for column in find_columns(spec)]
+    for column in config.log.columns:
+        if column not in names:
+            nearest = difflib.get_close_matches(column, names, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"they are {', '.join(names)}"
+            yield f"log.columns: {config.features} has no column {column}; {hint}"
+
+
 def _log_problems(config: PipelineConfig) -> Iterator[str]:
     path = pathlib.Path(config.log.path)
     try:
-        days = find_days(path)
+        days = find_days(path) if is_partitioned(path) else None
     except (LogError, OSError) as error:
         # The first thing that anybody runs into.
         is_movielens = config.features == "schemas.movielens:MOVIELENS" and not path.exists()
         yield f"log.path: {error}" + (f" (`ctr data movielens --out {path}` writes it)" if is_movielens else "")
         return
     try:
-        split_days(days, config.log.eval_days, config.log.train_days)
+        as_of = parse_day(config.log.as_of, "log.as_of") if config.log.as_of else None
+    except LogError:
+        yield f"log.as_of: there is no day {config.log.as_of}"
+        return
+    try:
+        if days is not None:  # of a flat log only its rows tell
+            split_days(up_to(days, as_of), config.log.eval_days, config.log.train_days)
     except LogError as error:
         yield f"log.eval_days: {error}"
 

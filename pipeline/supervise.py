@@ -42,6 +42,10 @@ class RunFailedError(RuntimeError):
         super().__init__(f"{component or 'the run'} failed\n{' '.join(cause.split())}\nlog: {log}")
 
 
+# With pages of 2 MB, a row of a large embedding table is rarely looked up without its page's address at hand.
+_HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
+
 def supervise(config: PipelineConfig, command: Sequence[str] = CHILD, console: Console | None = None) -> dict[str, Any]:
     """Runs the pipeline in a child process.
 
@@ -178,7 +182,9 @@ def _start(
             stderr=subprocess.STDOUT,
             pass_fds=[write_fd],
             start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},  # a killed child's last lines are in the log
+            env=_HUGE_PAGES
+            | dict(os.environ)
+            | {"PYTHONUNBUFFERED": "1"},  # a killed child's last lines are in the log
         )
 
 
@@ -256,6 +262,7 @@ def show_summary(summary: dict[str, Any], log: pathlib.Path, console: Console) -
     reasons = summary["not_blessed_because"] or []
     rows: list[tuple[str, str | Text]] = [
         ("rows", f"{examples['train']:,} train, {examples['eval']:,} eval"),
+        ("quarantine", _quarantine(summary)),
         ("collisions", _collisions(summary["collisions"])),
         *((("tuned", _tuned(summary["tuned"])),) if summary["tuned"] else ()),
         ("AUC", _decimal(metrics.get("auc"))),
@@ -272,6 +279,17 @@ def show_summary(summary: dict[str, Any], log: pathlib.Path, console: Console) -
     console.print(Text(summary["pipeline"], "bold"))
     for name, value in rows:
         console.print(Text.assemble((f"  {name:<12}", "dim"), value), soft_wrap=True)
+
+
+def _quarantine(summary: dict[str, Any]) -> str | Text:
+    """Returns how many rows were left out, why, and where they are."""
+    counts = summary["quarantined"]
+    if not counts:
+        return "no bad rows"
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+    bad = sum(counts.values())
+    share = bad / summary["rows"]
+    return Text(f"{bad:,} bad rows ({share:.2%}): {reasons}; in {_short_path(summary['quarantine'])}", "yellow")
 
 
 def _collisions(fields: dict[str, Any]) -> str:

@@ -1,1 +1,1 @@
-"""Day-partitioned impression logs in Parquet -> Examples."""
+"""Impression logs -> Examples; bad rows are put aside."""

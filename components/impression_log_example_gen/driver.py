@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 
 from absl import logging
@@ -13,14 +12,17 @@ from tfx.orchestration.portable.base_driver import BaseDriver
 from tfx.orchestration.portable.data_types import ExecutionInfo
 from tfx.proto.orchestration.driver_output_pb2 import DriverOutput
 
-from components.impression_log_example_gen.log import choose_window, fingerprint
+from components.impression_log_example_gen.executor import wanted_columns
+from components.impression_log_example_gen.log import find_gaps, parse_day
+from components.impression_log_example_gen.window import choose_window, fingerprint
 
 
 # TFX's compiler asks for the one base class, its launcher calls the other: its own drivers derive from both, too.
 class Driver(LegacyBaseDriver, BaseDriver):
-    """Adds the exec properties `days` and `input_fingerprint`, which thereby become part of the cache's key.
+    """Adds the exec properties `window` and `input_fingerprint`, which thereby become part of the cache's key.
 
-    A new day in the window, or a changed file of it, gives a new key; a log whose window is what it was does not.
+    A new day in the window, a late file for one, or a changed file gives a new key; a log whose window is what it was
+    does not.
     """
 
     def __init__(self, mlmd_connection: Metadata) -> None:
@@ -28,24 +30,34 @@ class Driver(LegacyBaseDriver, BaseDriver):
         BaseDriver.__init__(self, mlmd_connection)
 
     def run(self, execution_info: ExecutionInfo) -> DriverOutput:
-        """Finds the newest window of the log.
+        """Finds the window of the log.
 
         Args:
             execution_info: The execution with the component's parameters.
 
         Returns:
-            The added exec properties: `days`, JSON of the days by split, and `input_fingerprint`.
+            The added exec properties: `window`, JSON of the days and files by split, and `input_fingerprint`.
 
         Raises:
             LogError: The log cannot be used.
         """
         parameters = execution_info.exec_properties
+        path = pathlib.Path(parameters["log_path"])
+        as_of = parameters.get("as_of")
+        columns = wanted_columns(parameters, is_partitioned=False)
         window = choose_window(
-            pathlib.Path(parameters["log_path"]), parameters["eval_days"], parameters.get("train_days")
+            path,
+            parameters["eval_days"],
+            parameters.get("train_days"),
+            parse_day(as_of, "as_of") if as_of else None,
+            next((column for column in columns if column.is_required), None),
         )
-        for split, days in window.splits.items():
-            logging.info("%s: %d days, %s to %s", split, len(days), days[0].day, days[-1].day)
+        for name, split in window.splits.items():
+            logging.info("%s: %d days, %s to %s", name, len(split.days), split.days[0], split.days[-1])
+        gaps = find_gaps(window.train.days + window.eval.days)
+        if gaps:
+            logging.warning("the window has no rows of %s", ", ".join(gaps))
         output = DriverOutput()
-        set_metadata_value(output.exec_properties["days"], json.dumps(window.day_names))
-        set_metadata_value(output.exec_properties["input_fingerprint"], fingerprint(window.files))
+        set_metadata_value(output.exec_properties["window"], window.to_json(path))
+        set_metadata_value(output.exec_properties["input_fingerprint"], fingerprint(window.files, path))
         return output

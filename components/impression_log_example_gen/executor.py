@@ -1,4 +1,4 @@
-"""Writes the Examples of a window of an impression log."""
+"""Writes the Examples of a window of an impression log, and puts its bad rows aside."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import json
 import os
 import pathlib
 import uuid
-from collections.abc import Callable, Iterable
 from typing import Any
 
-import apache_beam as beam
 from absl import logging
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
@@ -19,12 +17,12 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 
 from components.impression_log_example_gen.columns import Column, find_columns
-from components.impression_log_example_gen.examples import write_shard
-from components.impression_log_example_gen.log import LogError, restore_window
-from components.impression_log_example_gen.shards import Shard, plan_shards
+from components.impression_log_example_gen.ingest import Outcome, ingest
+from components.impression_log_example_gen.log import LogError
+from components.impression_log_example_gen.portions import plan_portions
+from components.impression_log_example_gen.quarantine import CORRUPT, BadRow, Count, Counts, estimate_rows
+from components.impression_log_example_gen.window import Window
 from schemas.features import load_spec
-
-_PROBLEMS = "problems"
 
 
 class Executor(BaseBeamExecutor):
@@ -36,103 +34,138 @@ class Executor(BaseBeamExecutor):
         output_dict: dict[str, list[Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Writes the splits `train` and `eval`.
+        """Writes the splits `train` and `eval`, and the quarantine file.
 
         Args:
             input_dict: Empty.
             output_dict: `examples`, one Examples artifact. It gets the string properties `num_examples` and `days`,
-                JSON by split, and `input_fingerprint`.
-            exec_properties: The component's parameters, and the driver's `days` and `input_fingerprint`.
+                JSON by split, `num_rows`, `quarantined`, JSON of numbers by reason, `quarantine`, the file of the bad
+                rows, empty if there are none, and `input_fingerprint`.
+            exec_properties: The component's parameters, and the driver's `window` and `input_fingerprint`.
 
         Raises:
-            LogError: The log cannot be used. Nothing is in the artifact's folder then.
+            LogError: The log cannot be used. Nothing is in the artifact's folder then; the quarantine file is there.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
-        columns = find_columns(load_spec(exec_properties["features"]))
-        window = restore_window(pathlib.Path(exec_properties["log_path"]), json.loads(exec_properties["days"]))
-        shards = plan_shards(window, columns)
+        window = Window.from_json(exec_properties["window"], pathlib.Path(exec_properties["log_path"]))
+        columns = wanted_columns(exec_properties, is_partitioned=window.is_partitioned)
+        key = exec_properties.get("key")
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         examples.split_names = artifact_utils.encode_split_names(list(window.splits))
 
         # The names are new and the splits may exist, because an attempt may have been killed before.
         staging = os.path.join(self._get_tmp_dir(), uuid.uuid4().hex)
-        write_shards(self._make_beam_pipeline, shards, columns, staging)
-        for split in window.splits:
-            folder = artifact_utils.get_split_uri([examples], split)
-            if fileio.exists(folder):
-                fileio.rmtree(folder)
-            fileio.rename(os.path.join(staging, split), folder)
-
+        fileio.makedirs(staging)
+        outcome = ingest(
+            self._make_beam_pipeline, plan_portions(window), columns, Column(key, None) if key else None, staging
+        )
+        name = f"{window.eval.days[-1]}-{exec_properties['input_fingerprint'][:8]}.jsonl"
+        bad_rows = os.path.join(exec_properties["quarantine"], name)
+        counts = put_aside(outcome, bad_rows)
         num_examples = {
-            split: sum(shard.num_rows for shard in shards if shard.split == split) for split in window.splits
+            split: sum(report.num_examples for portion, report in outcome.reports.items() if portion.split == split)
+            for split in window.splits
         }
+        num_rows = _count_rows(outcome, counts, sum(num_examples.values()))
+        _judge(counts, num_rows, num_examples, exec_properties["max_bad_fraction"], bad_rows)
+        for split in window.splits:
+            _move_shards(outcome, split, artifact_utils.get_split_uri([examples], split))
+        fileio.rmtree(staging)
+
         for split, number in num_examples.items():
             logging.info("%s: %d examples", split, number)
         examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(examples, "tfrecords_gzip")
         examples.set_string_custom_property("num_examples", json.dumps(num_examples))
-        examples.set_string_custom_property("days", exec_properties["days"])
+        examples.set_string_custom_property("days", json.dumps(window.day_names))
+        examples.set_string_custom_property("num_rows", str(num_rows))
+        examples.set_string_custom_property("quarantined", json.dumps(counts.by_reason))
+        examples.set_string_custom_property("quarantine", bad_rows if counts.rows else "")
         examples.set_string_custom_property("input_fingerprint", exec_properties["input_fingerprint"])
 
 
-def write_shards(
-    make_beam_pipeline: Callable[[], beam.Pipeline], shards: list[Shard], columns: tuple[Column, ...], folder: str
-) -> None:
-    """Writes shards to `<folder>/<split>/<file name>`.
+def wanted_columns(exec_properties: dict[str, Any], *, is_partitioned: bool) -> tuple[Column, ...]:
+    """Returns the columns that the component's parameters ask for. In a flat log every row must have the timestamp."""
+    return find_columns(
+        load_spec(exec_properties["features"]),
+        json.loads(exec_properties["columns"]),
+        max_raw_length=exec_properties["max_raw_length"],
+        timestamp_unit=exec_properties["timestamp_unit"],
+        is_timestamp_required=not is_partitioned,
+    )
 
-    Args:
-        make_beam_pipeline: Returns a new Beam pipeline.
-        shards: The shards.
-        columns: The columns to take.
-        folder: A folder that all workers reach.
+
+def put_aside(outcome: Outcome, path: str) -> Counts:
+    """Writes the quarantine file, if there are bad rows, in the order of the log; a corrupt file has one line.
+
+    Returns:
+        How many rows are bad, and why.
+    """
+    counts = Counts()
+    sizes = {file: file.stat().st_size for file in (*outcome.rows_of_file, *outcome.corrupt)}
+    seen = {file: corrupt.num_rows for file, corrupt in outcome.corrupt.items()}
+    estimates = estimate_rows(seen, outcome.rows_of_file, sizes)
+    if fileio.exists(path):
+        fileio.remove(path)
+    if not estimates and not any(report.quarantine for report in outcome.reports.values()):
+        return counts
+    fileio.makedirs(os.path.dirname(path))
+    with fileio.open(path, "w") as lines:
+        for file, rows in estimates.items():
+            message = outcome.corrupt[file].message
+            logging.warning("%s is corrupt: %s", file, message)
+            lines.write(BadRow(None, None, CORRUPT, message).to_json(str(file), rows=rows))
+            counts.add(Count(CORRUPT, None, rows, str(file)))
+        for report in outcome.reports.values():
+            for count in report.counts.by_key.values():
+                counts.add(count)
+            if report.quarantine:
+                with fileio.open(report.quarantine) as part:
+                    for line in part:
+                        lines.write(line)
+    return counts
+
+
+def _count_rows(outcome: Outcome, counts: Counts, num_examples: int) -> int:
+    """Returns the number of rows of the window.
 
     Raises:
-        LogError: As in `write_shard`: of several problems that of the first shard. `folder` is incomplete then.
+        RuntimeError: A row is neither an example nor in the quarantine, or is both: an error of this component.
     """
-    for name in (_PROBLEMS, *(shard.split for shard in shards)):
-        fileio.makedirs(os.path.join(folder, name))
-    with make_beam_pipeline() as pipeline:
-        (
-            pipeline
-            | "Shards" >> beam.Create(shards)
-            | "Distribute" >> beam.Reshuffle()
-            | "Write" >> beam.ParDo(WriteShard(columns, folder))
+    corrupt_rows = counts.by_reason.get(CORRUPT, 0)
+    num_rows = sum(report.num_rows for report in outcome.reports.values()) + corrupt_rows
+    num_quarantined = sum(report.num_quarantined for report in outcome.reports.values()) + corrupt_rows
+    if num_rows != num_examples + num_quarantined or num_quarantined != counts.rows:
+        raise RuntimeError(
+            f"of {num_rows} rows {num_examples} became examples and {num_quarantined} are in the quarantine, which "
+            "does not add up: this is an error of ImpressionLogExampleGen, report it"
         )
-    for shard in shards:
-        if fileio.exists(_problem_file(folder, shard)):
-            with fileio.open(_problem_file(folder, shard)) as file:
-                raise LogError(file.read())
+    num_outside = sum(report.num_outside for report in outcome.reports.values())
+    if num_outside:
+        logging.info("%d rows in the files of the window are of other days", num_outside)
+    return num_rows
 
 
-class WriteShard(beam.DoFn):
-    """Writes one shard, or what is wrong with its rows to a file of problems.
-
-    Not raised here, because Beam would try the shard again, on some runners four times, and then raise an error of
-    another class with the sentence somewhere within it.
-    """
-
-    def __init__(self, columns: tuple[Column, ...], folder: str) -> None:
-        super().__init__()
-        self._columns = columns
-        self._folder = folder
-
-    def process(self, element: Shard) -> Iterable[Any]:
-        """Writes one shard; nothing comes out.
-
-        Args:
-            element: The shard.
-        """
-        # Under a name of its own first: a runner may give one shard to two workers.
-        unfinished = os.path.join(self._folder, uuid.uuid4().hex)
-        try:
-            write_shard(element, self._columns, unfinished)
-        except LogError as error:
-            with fileio.open(_problem_file(self._folder, element), "w") as file:
-                file.write(str(error))
-        else:
-            fileio.rename(unfinished, os.path.join(self._folder, element.split, element.file_name), overwrite=True)
-        return ()
+def _judge(counts: Counts, num_rows: int, num_examples: dict[str, int], max_bad_fraction: float, bad_rows: str) -> None:
+    if counts.rows:
+        logging.warning("%d of %d rows are bad: %s; all are in %s", counts.rows, num_rows, counts.top(), bad_rows)
+    if counts.rows > max_bad_fraction * num_rows:
+        raise LogError(
+            f"{counts.rows:,} of {num_rows:,} rows of the log are bad, {counts.rows / num_rows:.2%}, more than "
+            f"max_bad_fraction = {max_bad_fraction:.2%}: {counts.top()}: correct the log, or raise "
+            f"log.max_bad_fraction; all bad rows are in {bad_rows}"
+        )
+    for split, number in num_examples.items():
+        if not number:
+            raise LogError(f"the {split} split has no good row: correct the log; its bad rows are in {bad_rows}")
 
 
-def _problem_file(folder: str, shard: Shard) -> str:
-    return os.path.join(folder, _PROBLEMS, f"{shard.split}-{shard.index}")
+def _move_shards(outcome: Outcome, split: str, folder: str) -> None:
+    if fileio.exists(folder):
+        fileio.rmtree(folder)
+    fileio.makedirs(folder)
+    reports = [report for portion, report in outcome.reports.items() if portion.split == split]
+    shards = [path for report in reports for path, _ in report.shards]
+    for index, path in enumerate(shards):
+        # As TFX's own ExampleGens name them.
+        fileio.rename(path, os.path.join(folder, f"data_tfrecord-{index:05d}-of-{len(shards):05d}.gz"))

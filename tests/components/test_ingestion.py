@@ -53,6 +53,7 @@ def run(tmp_path, monkeypatch):
             features="small_spec:SPEC",
             eval_days=1,
             train_days=1,
+            quarantine=str(tmp_path / "quarantine"),
             source_fingerprint="",
         )
         schema = CuratedSchemaGen(str(tmp_path / "schema.pbtxt")).with_id("CuratedSchemaGen")

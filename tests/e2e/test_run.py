@@ -64,13 +64,15 @@ def test_first_run_pushes_a_blessed_model_and_keeps_the_output_contract(first, w
     process, summary = first
     assert process.returncode == 0, process.stdout + process.stderr
     assert set(summary) == {
-        "pipeline", "run_id", "stack", "examples", "collisions", "metrics", "blessed", "not_blessed_because",
+        "pipeline", "run_id", "stack", "rows", "quarantined", "quarantine", "examples", "collisions", "metrics",
+        "blessed", "not_blessed_because",
         "baseline", "pushed_model", "seconds", "total_seconds", "peak_rss_mb",
     }  # fmt: skip
     assert summary["pipeline"] == "movielens"
     assert set(summary["stack"]) == {"python", "tfx", "tensorflow", "keras", "beam"}
     assert summary["stack"]["keras"].startswith("3.")
     assert summary["examples"] == {"train": 3000, "eval": 1000}
+    assert (summary["rows"], summary["quarantined"], summary["quarantine"]) == (4000, {}, None)
     assert list(summary["collisions"]) == ["user_id", "item_id", "history", "gender", "occupation", "genres"]
     assert summary["collisions"]["gender"] == {
         "ids": 2, "buckets": 16, "colliding_ids": 0, "colliding_impressions": 0, "exact": True,
@@ -165,7 +167,7 @@ BROKEN_LOGS = {
         "item_id",
     ),
     "a label that is neither 0 nor 1": (
-        {"label": lambda rows: pa.array([7, *[0] * (rows - 1)])},
+        {"label": lambda rows: pa.array([7] * (rows // 20) + [0, 1] * (rows * 19 // 40))},
         "ImpressionLogExampleGen",
         "label",
     ),

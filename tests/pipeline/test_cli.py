@@ -98,6 +98,14 @@ def test_a_run_gets_the_config_with_its_overrides(log: Path, supervised: list[An
     assert Path("runs/movielens/logs").is_dir()
 
 
+def test_as_of_goes_before_the_configs(log: Path, supervised: list[Any]) -> None:
+    newest = max(log.iterdir()).name.removeprefix("day=")
+    assert ctr("run", "--set", "log.eval_days=1", "--set", "log.as_of=2000-01-01", "--as-of", newest).exit_code == 0
+    assert supervised[0].log.as_of == newest
+    result = ctr("run", "--set", "log.eval_days=1", "--as-of", "1970-01-01")
+    assert result.output.startswith("ctr: log.eval_days: the impression log has 0 day(s) with rows, too few for 1 eval")
+
+
 def test_a_run_takes_a_config_file(log: Path, supervised: list[Any]) -> None:
     Path("mine.yaml").write_text("name: mine", encoding="utf-8")
     assert ctr("run", "--config", "mine.yaml").exit_code == 0
@@ -167,6 +175,12 @@ BAD_RUNS = {
         "ctr: log.path: there is no impression log at elsewhere: write one there, or correct the path\n",
     ),
     "too few days": (nothing, ["log.eval_days=2"], "ctr: log.eval_days: the impression log has 2 day(s) with rows, "),
+    "no such day": (nothing, ["log.as_of=2026-02-30"], "ctr: log.as_of: there is no day 2026-02-30\n"),
+    "column nearly one of the spec": (
+        nothing,
+        ["log.columns={itm_id: sku}"],
+        "ctr: log.columns: schemas.movielens:MOVIELENS has no column itm_id; did you mean item_id?\n",
+    ),
     "runs_dir is a file": (
         lambda: Path("file").touch(),
         ["runs_dir=file"],

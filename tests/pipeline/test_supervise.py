@@ -21,6 +21,9 @@ from pipeline.supervise import RunFailedError, supervise
 
 SUMMARY: dict[str, Any] = {
     "pipeline": "movielens",
+    "rows": 100_000,
+    "quarantined": {},
+    "quarantine": None,
     "examples": {"train": 89619, "eval": 10381},
     "collisions": {
         "user_id": {"colliding_ids": 0.049, "colliding_impressions": 0.01},
@@ -167,6 +170,16 @@ def test_a_trial_has_a_line_and_its_epochs_have_none(config: PipelineConfig) -> 
     """
     _, output = run(config, body)
     assert output.splitlines()[1:3] == ["    trial 1/3: val_auc 0.7", "✓ Tuner                         1.0 s"]
+
+
+def test_the_summary_tells_of_bad_rows(config: PipelineConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(config.runs_dir)
+    _, output = run(config, "finish()")
+    assert "  quarantine  no bad rows\n" in output
+    bad = {"wrong type": 1500, "missing label": 20}
+    _, output = run(config, f"finish(quarantined={bad}, quarantine={config.runs_dir + '/quarantine/a.jsonl'!r})")
+    wanted = "  quarantine  1,520 bad rows (1.52%): 1,500 wrong type, 20 missing label; in quarantine/a.jsonl\n"
+    assert wanted in output
 
 
 def test_the_parent_completes_the_summary(config: PipelineConfig) -> None:

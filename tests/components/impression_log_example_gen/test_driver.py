@@ -1,56 +1,81 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
-from tfx.orchestration.portable.data_types import ExecutionInfo
 
-from components.impression_log_example_gen.driver import Driver
 from components.impression_log_example_gen.log import LogError
 
 
 @pytest.fixture
-def drive(log, write_day):
-    """Runs the driver on a log of four days of a row each, and returns the exec properties that it adds."""
-    for day in range(1, 5):
-        write_day(f"2026-01-0{day}", {"label": [1]})
+def days(write, make_row):
+    """A log of four days, with a gap before the last one, and a function that adds a file to a day."""
 
-    def run(**parameters):
-        exec_properties = {"log_path": str(log), "eval_days": 1, "train_days": 2, **parameters}
-        added = Driver(None).run(ExecutionInfo(exec_properties=exec_properties)).exec_properties
-        return {name: value.string_value for name, value in added.items()}
+    def add(day, name="part-0.csv"):
+        write(f"day=2026-01-0{day}/{name}", [make_row(day)])
 
-    return run
+    for day in (1, 2, 3, 6):
+        add(day)
+    return add
 
 
-def test_window_and_fingerprint_become_exec_properties(drive):
-    added = drive()
-    assert json.loads(added["days"]) == {"train": ["2026-01-02", "2026-01-03"], "eval": ["2026-01-04"]}
+def _names(added):
+    return json.loads(added["window"])["days"]
+
+
+def test_window_and_fingerprint_become_exec_properties(days, drive):
+    added = drive(train_days=2)
+    assert set(added) == {"window", "input_fingerprint"}
+    assert json.loads(added["window"]) == {
+        "days": {"train": ["2026-01-02", "2026-01-03"], "eval": ["2026-01-06"]},
+        "files": {
+            "train": ["day=2026-01-02/part-0.csv", "day=2026-01-03/part-0.csv"],
+            "eval": ["day=2026-01-06/part-0.csv"],
+        },
+        "is_partitioned": True,
+    }
     assert len(added["input_fingerprint"]) == 64
-    assert set(added) == {"days", "input_fingerprint"}
 
 
-@pytest.mark.parametrize("parameters", [{"train_days": None}, {"train_days": 5}])
-def test_all_older_days_train(drive, parameters):
-    assert json.loads(drive(**parameters)["days"])["train"] == ["2026-01-01", "2026-01-02", "2026-01-03"]
+@pytest.mark.parametrize("replaced", [{}, {"train_days": 5}])
+def test_all_older_days_train(days, drive, replaced):
+    assert _names(drive(**replaced))["train"] == ["2026-01-01", "2026-01-02", "2026-01-03"]
+
+
+def test_as_of_is_the_newest_day(days, drive):
+    assert _names(drive(as_of="2026-01-03", train_days=1)) == {"train": ["2026-01-02"], "eval": ["2026-01-03"]}
 
 
 @pytest.mark.parametrize(
     ("day", "changed"),
     [
-        pytest.param("2026-01-01", set(), id="before-the-window"),
-        pytest.param("2026-01-02", {"input_fingerprint"}, id="in-a-training-day"),
-        pytest.param("2026-01-04", {"input_fingerprint"}, id="in-the-eval-day"),
-        pytest.param("2026-01-05", {"input_fingerprint", "days"}, id="on-a-new-day"),
+        pytest.param(1, set(), id="before-the-window"),
+        pytest.param(2, {"input_fingerprint", "window"}, id="late-in-a-training-day"),
+        pytest.param(6, {"input_fingerprint", "window"}, id="late-in-the-eval-day"),
+        pytest.param(5, {"input_fingerprint", "window"}, id="in-a-gap"),
+        pytest.param(7, {"input_fingerprint", "window"}, id="on-a-new-day"),
     ],
 )
-def test_a_new_file_counts_only_in_the_window(drive, write_day, day, changed):
-    before = drive()
-    write_day(day, {"label": [0]}, name="part-1.parquet")
-    after = drive()
+def test_a_new_file_counts_only_in_the_window(days, drive, day, changed):
+    before = drive(train_days=2)
+    days(day, "part-1.csv")
+    after = drive(train_days=2)
     assert {name for name in after if after[name] != before[name]} == changed
 
 
-def test_errors_of_the_log_come_out_as_they_are(drive):
+def test_a_new_file_after_as_of_does_not_count(days, drive):
+    before = drive(as_of="2026-01-03")
+    days(7)
+    assert drive(as_of="2026-01-03") == before
+
+
+def test_gaps_are_named_in_the_log(days, drive, caplog):
+    with caplog.at_level(logging.WARNING):
+        drive()
+    assert "the window has no rows of 2026-01-04 to 2026-01-05" in caplog.text
+
+
+def test_errors_of_the_log_come_out_as_they_are(days, drive):
     with pytest.raises(LogError, match=r"^the impression log has 4 day\(s\) with rows, too few for 4 eval"):
         drive(eval_days=4)

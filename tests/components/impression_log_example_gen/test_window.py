@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+import gzip
 import os
 import pathlib
 import subprocess
@@ -10,14 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.impression_log_example_gen.log import (
-    LogError,
-    choose_window,
-    find_days,
-    fingerprint,
-    restore_window,
-    split_days,
-)
+from components.impression_log_example_gen.log import LogError, find_days, find_gaps, is_partitioned
+from components.impression_log_example_gen.readers.read import has_rows
+from components.impression_log_example_gen.window import Window, choose_window, fingerprint, split_days
 
 
 def _write(file, num_rows=1):
@@ -36,7 +32,7 @@ def log(tmp_path):
 
 
 def _names(days):
-    return [day.day.isoformat() for day in days]
+    return [(day if isinstance(day, datetime.date) else day.day).isoformat() for day in days]
 
 
 def test_days_come_oldest_first_with_their_files_by_name(log):
@@ -46,8 +42,8 @@ def test_days_come_oldest_first_with_their_files_by_name(log):
     assert [file.name for file in days[1].files] == ["part-0.parquet", "part-1.parquet"]
 
 
-def test_hidden_names_other_files_and_days_without_parquet_are_no_part_of_the_log(log):
-    for name in ("_SUCCESS", "day=2026-01-10/.part.parquet", "day=2026-01-10/_tmp.parquet", "day=2026-01-10/a.csv"):
+def test_hidden_names_other_files_and_days_without_files_are_no_part_of_the_log(log):
+    for name in ("_SUCCESS", "day=2026-01-10/.part.parquet", "day=2026-01-10/_tmp.parquet", "day=2026-01-10/a.orc"):
         (log / name).write_text("")
     (log / "day=2026-01-10/folder.parquet").mkdir()
     (log / "day=2026-02-01").mkdir()
@@ -59,16 +55,19 @@ def test_hidden_names_other_files_and_days_without_parquet_are_no_part_of_the_lo
 
 BAD_LOGS = {
     "missing": (lambda path: None, "there is no impression log at .*: write one there, or correct the path"),
-    "a file": (lambda path: path.write_text(""), "is a file: name the folder"),
+    "a file": (lambda path: path.write_text(""), "is a file: name the folder that holds it"),
     "no days": (lambda path: path.mkdir(), r"is empty: it needs a day=YYYY-MM-DD folder"),
     "a day that is none": (
         lambda path: _write(path / "day=2026-02-30/a.parquet"),
-        "day=2026-02-30 is not named day=YYYY",
+        "day=2026-02-30 has no day of the form YYYY-MM-DD: rename it",
     ),
-    "a day in another form": (lambda path: _write(path / "day=20260201/a.parquet"), "day=20260201 is not named"),
+    "a day in another form": (
+        lambda path: _write(path / "day=20260201/a.parquet"),
+        "day=20260201 has no day of the form",
+    ),
     "no files": (
         lambda path: (path / "day=2026-01-01").mkdir(parents=True),
-        r"no day=YYYY-MM-DD folder .* has a \*.parquet",
+        r"no day=YYYY-MM-DD folder .* has a file \*.parquet, ",
     ),
 }
 
@@ -77,7 +76,7 @@ BAD_LOGS = {
 def test_bad_log_is_one_sentence_that_names_it(make, message, tmp_path):
     make(tmp_path / "log")
     with pytest.raises(LogError, match=message) as raised:
-        find_days(tmp_path / "log")
+        find_days(tmp_path / "log") if is_partitioned(tmp_path / "log") else None
     assert "\n" not in str(raised.value)
 
 
@@ -91,13 +90,16 @@ WINDOWS = {
 @pytest.mark.parametrize(("eval_days", "train_days", "train", "eval_"), WINDOWS.values(), ids=WINDOWS.keys())
 def test_newest_days_with_rows_are_eval_and_those_before_train(log, eval_days, train_days, train, eval_):
     window = choose_window(log, eval_days, train_days)
-    assert (_names(window.train), _names(window.eval)) == (train, eval_)
-    assert restore_window(log, window.day_names) == window
+    assert (_names(window.train.days), _names(window.eval.days)) == (train, eval_)
+    assert Window.from_json(window.to_json(log), log) == window
+    assert [file.parent.name for file in window.eval.files] == [
+        f"day={day}" for day in eval_ for _ in (log / f"day={day}").iterdir()
+    ]
 
 
 def test_of_more_days_than_are_asked_for_the_oldest_are_left_out(log):
     window = split_days(find_days(log), 1, 2)
-    assert (_names(window.train), _names(window.eval)) == (["2026-01-02", "2026-01-05"], ["2026-01-10"])
+    assert (_names(window.train.days), _names(window.eval.days)) == (["2026-01-02", "2026-01-05"], ["2026-01-10"])
 
 
 def test_too_few_days_and_bad_numbers_of_days_are_errors(log):
@@ -109,18 +111,53 @@ def test_too_few_days_and_bad_numbers_of_days_are_errors(log):
         split_days(find_days(log), 1, 0)
 
 
-def test_a_day_that_is_gone_since_the_window_was_chosen_is_an_error(log):
-    names = choose_window(log, 1, None).day_names
-    (log / "day=2026-01-10/part-0.parquet").unlink()
-    with pytest.raises(LogError, match="day=2026-01-10 has been removed since the run began"):
-        restore_window(log, names)
+AS_OF = {
+    "a day with rows": ("2026-01-02", ["2025-12-31"], ["2026-01-02"]),
+    "a day in a gap": ("2026-01-09", ["2025-12-31"], ["2026-01-02"]),
+    "after the newest": ("2030-01-01", ["2025-12-31", "2026-01-02"], ["2026-01-10"]),
+}
 
 
-def test_an_unreadable_file_in_the_window_is_named_and_one_before_it_is_not_read(log):
-    (log / "day=2025-12-31/part-0.parquet").write_bytes(b"PAR1 cut short")
-    assert _names(choose_window(log, 1, 1).train) == ["2026-01-02"]
-    with pytest.raises(LogError, match=r"day=2025-12-31/part-0.parquet is not a readable Parquet file"):
-        choose_window(log, 1, 2)
+@pytest.mark.parametrize(("as_of", "train", "eval_"), AS_OF.values(), ids=AS_OF.keys())
+def test_days_after_as_of_are_as_if_they_were_not_there(log, as_of, train, eval_):
+    window = choose_window(log, 1, None, datetime.date.fromisoformat(as_of))
+    assert (_names(window.train.days), _names(window.eval.days)) == (train, eval_)
+
+
+def test_gaps_are_named():
+    days = [
+        datetime.date(2025, 12, 30),
+        datetime.date(2025, 12, 31),
+        datetime.date(2026, 1, 2),
+        datetime.date(2026, 1, 9),
+    ]
+    assert find_gaps(days) == ["2026-01-01", "2026-01-03 to 2026-01-08"]
+    assert find_gaps(days[:2]) == []
+
+
+def test_a_corrupt_file_makes_its_day_one_with_rows_and_one_before_the_window_is_not_looked_at(log, monkeypatch):
+    looked_at = []
+    module = "components.impression_log_example_gen.readers.read"
+    monkeypatch.setattr(f"{module}.has_rows", lambda file: looked_at.append(file.parent.name) or has_rows(file))
+    (log / "day=2026-01-05/empty.parquet").write_bytes(b"PAR1 cut short")
+    assert _names(choose_window(log, 1, 1).train.days) == ["2026-01-05"]
+    assert looked_at == ["day=2026-01-10", "day=2026-01-05"]
+
+
+ROWS = {
+    "a.csv": (b"label\n", b"label\n\n\n1"),
+    "a.csv.gz": (gzip.compress(b""), gzip.compress(b"label\n1\n")),
+    "a.jsonl": (b"\n\n", b"\n{}"),
+    "a.tfrecord": (b"", b"x"),
+}
+
+
+@pytest.mark.parametrize(("name", "empty", "filled"), [(name, *contents) for name, contents in ROWS.items()], ids=ROWS)
+def test_whether_a_file_has_rows(tmp_path, name, empty, filled):
+    (tmp_path / name).write_bytes(empty)
+    assert not has_rows(tmp_path / name)
+    (tmp_path / name).write_bytes(filled)
+    assert has_rows(tmp_path / name)
 
 
 def _edit_in_place(file):
@@ -150,9 +187,9 @@ CHANGES = {
 
 @pytest.mark.parametrize(("change", "changes"), CHANGES.values(), ids=CHANGES.keys())
 def test_fingerprint_is_of_the_windows_contents(log, change, changes):
-    before = fingerprint(choose_window(log, 1, 1).files)
+    before = fingerprint(choose_window(log, 1, 1).files, log)
     change(log)
-    assert (fingerprint(choose_window(log, 1, 1).files) != before) == changes
+    assert (fingerprint(choose_window(log, 1, 1).files, log) != before) == changes
 
 
 def test_fingerprint_is_the_same_for_a_copy_and_tells_files_apart(tmp_path):
@@ -161,7 +198,7 @@ def test_fingerprint_is_the_same_for_a_copy_and_tells_files_apart(tmp_path):
         for file, content in zip(files, contents, strict=True):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
-        return fingerprint(files)
+        return fingerprint(files, tmp_path / folder.partition("/")[0])
 
     assert digest("log/day=2026-01-01", b"xy", b"z") == digest("copy/day=2026-01-01", b"xy", b"z")
     assert digest("log/day=2026-01-01", b"xy", b"z") != digest("log/day=2026-01-02", b"xy", b"z")
@@ -171,7 +208,7 @@ def test_fingerprint_is_the_same_for_a_copy_and_tells_files_apart(tmp_path):
 
 def test_importing_it_imports_nothing_heavy():
     code = (
-        "import sys, components.impression_log_example_gen.log\n"
+        "import sys, components.impression_log_example_gen.window\n"
         "print(sorted({'tensorflow', 'tfx', 'apache_beam', 'pyarrow'} & set(sys.modules)))"
     )
     root = pathlib.Path(__file__).parents[3]

@@ -1,0 +1,115 @@
+"""Rows of the log -> the list columns that the tf.Example encoder takes, and the rows that are bad.
+
+No good row is looked at in Python.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import types
+
+from components.impression_log_example_gen import quarantine
+from components.impression_log_example_gen.columns import Column
+from components.impression_log_example_gen.quarantine import BadRow
+from components.impression_log_example_gen.values import convert, decode
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """Rows, and what is wrong with some of them.
+
+    Attributes:
+        lists: The wanted columns as lists of int64, float32 or bytes. A null, an empty list and a column that is not
+            there all become a null list, which is a feature without values. (An empty list would not do: TFDV counts it
+            as present.) Nulls within a list are left out of it.
+        bad: By its position in `lists`, each row that is to be left out.
+    """
+
+    lists: pa.RecordBatch
+    bad: dict[int, BadRow]
+
+
+def check(
+    batch: pa.RecordBatch, numbers: np.ndarray[Any, Any], columns: tuple[Column, ...], *, is_text: bool = False
+) -> Checked:
+    """Returns rows as lists, and those that are bad.
+
+    Args:
+        batch: The rows.
+        numbers: int64 [batch.num_rows]: their numbers in the file.
+        columns: The wanted columns.
+        is_text: Whether all values are text, to be parsed.
+    """
+    bad: dict[int, BadRow] = {}
+    arrays = []
+    # A required timestamp first: a row that has none belongs to no day, whatever else is wrong with it.
+    columns = tuple(sorted(columns, key=lambda column: not column.is_required))
+    for column in columns:
+        arrays.append(_check_column(find(batch, column.source), numbers, column, is_text=is_text, bad=bad))
+    return Checked(pa.RecordBatch.from_arrays(arrays, [column.name for column in columns]), bad)
+
+
+def find(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """Returns a column, nulls where it is not there; a dictionary's values in the dictionary's place."""
+    index = batch.schema.get_field_index(name)
+    return pa.nulls(batch.num_rows) if index < 0 else decode(batch.column(index))
+
+
+def flatten(array: pa.Array) -> tuple[pa.Array, np.ndarray[Any, Any]]:
+    """Returns the values of all rows, without nulls, and the number of values of each row, int64 [rows]."""
+    if not (types.is_list(array.type) or types.is_large_list(array.type) or types.is_fixed_size_list(array.type)):
+        return array.drop_null(), _is_valid(array).astype(np.int64)
+    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy().astype(np.int64)
+    values = decode(array.flatten())
+    if values.null_count:
+        rows = np.repeat(np.arange(len(array)), lengths)
+        lengths = np.bincount(rows[_is_valid(values)], minlength=len(array))
+        values = values.drop_null()
+    return values, lengths
+
+
+def _check_column(
+    array: pa.Array, numbers: np.ndarray[Any, Any], column: Column, *, is_text: bool, bad: dict[int, BadRow]
+) -> pa.Array:
+    if is_text and column.is_list and types.is_string(array.type):
+        array = pc.split_pattern(array, "|")
+    raw, lengths = flatten(array)
+    values, wrong = convert(raw, column, is_text=is_text)
+    stops = np.cumsum(lengths)
+
+    def add(row: int, reason: str, value: str | None) -> None:
+        bad.setdefault(row, BadRow(int(numbers[row]), column.source, reason, value))
+
+    for position, reason in wrong:
+        add(int(np.searchsorted(stops, position, side="right")), reason, _excerpt(raw, position))
+    if len(lengths) and int(lengths.max()) > column.max_raw_length:
+        for row in np.flatnonzero(lengths > column.max_raw_length).tolist():
+            add(row, quarantine.TOO_LONG, f"{lengths[row]} values")
+    if column.is_label or column.is_required:
+        missing = quarantine.MISSING_LABEL if column.is_label else quarantine.MISSING_TIMESTAMP
+        for row in np.flatnonzero(lengths != 1).tolist():
+            add(
+                row,
+                quarantine.WRONG_TYPE if lengths[row] else missing,
+                f"{lengths[row]} values" if lengths[row] else None,
+            )
+    starts = np.concatenate([[0], stops]).astype(np.int32)
+    # A null offset makes a null list.
+    return pa.ListArray.from_arrays(pa.array(starts, mask=np.append(lengths == 0, False)), values)
+
+
+def _excerpt(values: pa.Array, position: int) -> str:
+    value = values.slice(position, 1)
+    if types.is_string(value.type) or types.is_large_string(value.type):  # which may be invalid UTF-8
+        value = value.cast(pa.large_binary())
+    (element,) = value.to_pylist()
+    return element[:400].decode(errors="replace") if isinstance(element, bytes) else str(element)[:400]
+
+
+def _is_valid(array: pa.Array) -> np.ndarray[Any, Any]:
+    return array.is_valid().to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]

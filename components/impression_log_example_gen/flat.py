@@ -1,0 +1,71 @@
+"""A flat log: files in one folder, and each row's timestamp says its day.
+
+Which days there are is known only by reading, of Parquet the timestamp column, of other formats the file, in every run.
+So for a large log let folders say the day.
+"""
+
+from __future__ import annotations
+
+import datetime
+import pathlib
+
+import numpy as np
+
+from components.impression_log_example_gen.check import check, flatten
+from components.impression_log_example_gen.columns import Column
+from components.impression_log_example_gen.log import Day, LogError, find_files
+from components.impression_log_example_gen.readers.read import read_rows
+from components.impression_log_example_gen.readers.rows import CorruptFileError
+
+_SECONDS_PER_DAY = 86_400
+_EPOCH = datetime.date(1970, 1, 1)
+
+
+def find_days_by_timestamp(
+    path: pathlib.Path, timestamp: Column | None
+) -> tuple[tuple[Day, ...], tuple[pathlib.Path, ...]]:
+    """Returns the days that have rows, oldest first, each with the files that hold some; and the files without any day.
+
+    Args:
+        path: The log.
+        timestamp: The timestamp column. A day is one of UTC.
+
+    Raises:
+        LogError: There is no timestamp column.
+    """
+    if timestamp is None:
+        raise LogError(
+            f"the impression log {path} has no day=YYYY-MM-DD folders, and the feature spec names no timestamp: sort "
+            "the files into such folders, or give the spec a timestamp"
+        )
+    files_of: dict[int, list[pathlib.Path]] = {}
+    undated = []
+    for file in find_files(path):
+        days, has_rows = find_days_of(file, timestamp)
+        for day in days:
+            files_of.setdefault(day, []).append(file)
+        if has_rows and not days:
+            undated.append(file)
+    days_with_files = (Day(_EPOCH + datetime.timedelta(day), tuple(files)) for day, files in sorted(files_of.items()))
+    return tuple(days_with_files), tuple(undated)
+
+
+def find_days_of(file: pathlib.Path, timestamp: Column) -> tuple[list[int], bool]:
+    """Returns the days that a file has rows of, in days since 1970-01-01, and whether it has any row.
+
+    A corrupt file has those days that could be read of it.
+    """
+    days: set[int] = set()
+    has_rows = False
+    try:
+        for rows in read_rows(file, (timestamp,)):
+            has_rows = has_rows or bool(rows.batch.num_rows or rows.unparsable)
+            checked = check(rows.batch, rows.numbers, (timestamp,), is_text=rows.is_text)
+            values, lengths = flatten(checked.lists.column(0))
+            is_dated = lengths == 1
+            is_dated[list(checked.bad)] = False
+            firsts = (np.cumsum(lengths) - lengths)[is_dated]
+            days.update(np.unique(values.to_numpy()[firsts] // _SECONDS_PER_DAY).tolist())
+    except CorruptFileError:
+        has_rows = True
+    return sorted(days), has_rows

@@ -1,0 +1,83 @@
+"""The one way to a file's rows, whatever its format."""
+
+from __future__ import annotations
+
+import pathlib
+import zlib
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from components.impression_log_example_gen.columns import Column
+from components.impression_log_example_gen.log import LogError, format_of, is_gzip
+from components.impression_log_example_gen.readers.delimited import read_csv
+from components.impression_log_example_gen.readers.json_lines import read_json
+from components.impression_log_example_gen.readers.lines import Lines, open_text, read_blocks
+from components.impression_log_example_gen.readers.parquet import count_parquet_rows, read_parquet
+from components.impression_log_example_gen.readers.rows import CorruptFileError, Rows
+
+_ERRORS = (pa.ArrowException, OSError, EOFError, zlib.error)
+
+
+def read_rows(
+    file: pathlib.Path, columns: tuple[Column, ...], start: int = 0, stop: int | None = None
+) -> Iterator[Rows]:
+    """Yields the rows of a file.
+
+    Args:
+        file: The file.
+        columns: The wanted columns.
+        start: For Parquet the first row that is wanted, counted from 0.
+        stop: For Parquet the row after the last one that is wanted.
+
+    Raises:
+        CorruptFileError: The file cannot be read to its end.
+        LogError: It has been removed.
+    """
+    names = list(dict.fromkeys(column.source for column in columns))
+    try:
+        match format_of(file):
+            case "parquet":
+                yield from read_parquet(file, names, start, stop)
+            case "csv":
+                yield from read_csv(file, names)
+            case "json":
+                yield from read_json(file, columns)
+            case _:
+                # Not at the top, as TensorFlow takes seconds to import.
+                from components.impression_log_example_gen.readers.tfrecord import read_tfrecord
+
+                yield from read_tfrecord(file)
+    except FileNotFoundError:
+        raise LogError(f"{file} has been removed since the run began: run again") from None
+    except _ERRORS as error:
+        raise CorruptFileError(" ".join(str(error).split()).rstrip(".")) from None
+
+
+def count_rows(file: pathlib.Path) -> int | None:
+    """Returns the number of rows that a Parquet file states; None where only reading the file can tell."""
+    if format_of(file) != "parquet" or is_gzip(file):
+        return None
+    try:
+        return count_parquet_rows(file)
+    except _ERRORS:
+        return None
+
+
+def has_rows(file: pathlib.Path) -> bool:
+    """Whether a file has rows. A corrupt file is taken to have some, so that the run that uses its day names it."""
+    is_parquet, is_csv = (format_of(file) == name for name in ("parquet", "csv"))
+    num_lines = 0
+    try:
+        if is_parquet:
+            return count_parquet_rows(file) > 0
+        with open_text(file) as stream:
+            if format_of(file) == "tfrecord":
+                return bool(stream.read(1))
+            for _, block in read_blocks(stream):
+                num_lines += len(Lines(block, 1))
+                if num_lines > is_csv:  # a header is no row
+                    return True
+    except (*_ERRORS, CorruptFileError):
+        return True
+    return False

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from components.impression_log_example_gen.duplicates import hash_keys
+
+
+def test_of_rows_with_the_same_key_the_first_good_one_of_the_log_stays(write, ingest, make_row, expected):
+    rows = [make_row(number, key=key) for number, key in enumerate(["a", "b", "a", None, None, "c", "b", "d"])]
+    rows[0] |= {"label": 5}  # so that the next one with its key is the first
+    later = [make_row(20, key="d"), make_row(21, key="e"), make_row(22, key="e")]
+    write("day=2026-01-01/a.parquet", rows[:4])
+    write("day=2026-01-01/b.csv", rows[4:])
+    write("day=2026-01-02/a.jsonl", later)
+    ingested = ingest(key="key")
+    assert ingested.places == [
+        ("a.parquet", 1, "label", "label not 0 or 1"),
+        ("b.csv", 4, "key", "duplicate impression"),
+        ("a.jsonl", 1, "key", "duplicate impression"),
+        ("a.jsonl", 3, "key", "duplicate impression"),
+    ]
+    assert ingested.train == [expected(row) for row in (rows[1:6] + rows[7:])]
+    assert ingested.eval == [expected(later[1])]
+    assert ingested.get("num_rows") == 11
+
+
+@pytest.mark.parametrize("key", ["item", "country"])
+def test_a_feature_may_be_the_key_and_a_key_is_the_same_in_every_format(key, write, ingest, make_row):
+    for day in (1, 2):
+        for suffix in (".parquet", ".csv", ".jsonl", ".tfrecord"):
+            write(f"day=2026-01-0{day}/a{suffix}", [make_row(number) for number in range(day, day + 3)])
+    ingested = ingest(key=key)
+    assert [row["item"] for row in ingested.train + ingested.eval] == [[1], [2], [3], [4]]
+    assert ingested.get("quarantined") == {"duplicate impression": 20}
+
+
+def test_without_a_key_equal_rows_are_no_duplicates(write, ingest, make_row):
+    for day in (1, 2):
+        write(f"day=2026-01-0{day}/a.parquet", [make_row(1, key="a"), make_row(1, key="a")])
+    assert ingest().bad == []
+
+
+def test_many_rows_in_several_partitions_and_portions(write, ingest, make_row, monkeypatch):
+    module = "components.impression_log_example_gen"
+    monkeypatch.setattr(f"{module}.ingest._ROWS_PER_PARTITION", 2_000)
+    monkeypatch.setattr(f"{module}.duplicates._BUFFERED_ROWS", 500)
+    monkeypatch.setattr(f"{module}.readers.lines._BLOCK_BYTES", 10_000)
+    keys = np.random.default_rng(1).integers(0, 3_000, 6_000).tolist()
+    for day, suffix in enumerate((".parquet", ".csv", ".jsonl")):
+        part = keys[2_000 * day : 2_000 * day + 2_000]
+        write(f"day=2026-01-0{day + 1}/a{suffix}", [{"item": key, "label": 1, "key": str(key)} for key in part])
+    ingested = ingest(key="key")
+    assert [row["item"][0] for row in ingested.train + ingested.eval] == list(dict.fromkeys(keys))
+    assert ingested.get("num_rows") == 6_000
+
+
+def test_rows_of_a_corrupt_file_have_no_duplicates(write, ingest, make_row, to_bytes):
+    rows = [make_row(number, key=str(number)) for number in range(3)]
+    write("day=2026-01-01/a.csv.gz", to_bytes(rows, ".csv.gz")[:-4])
+    write("day=2026-01-02/a.csv", rows)
+    write("day=2026-01-03/a.csv", [*rows, make_row(7, key="7")])
+    ingested = ingest(key="key")
+    assert [row["item"] for row in ingested.train] == [[0], [1], [2]]
+    assert [row["item"] for row in ingested.eval] == [[7]]
+
+
+def test_keys_are_told_apart_and_hashed_alike_whatever_their_type():
+    def hashes(array):
+        rows, found = hash_keys(pa.RecordBatch.from_arrays([array], ["key"]), "key")
+        return dict(zip(rows.tolist(), map(tuple, found.tolist()), strict=True))
+
+    texts = hashes(pa.array(["1", None, "2", "", "1"]))
+    assert list(texts) == [0, 2, 3, 4]
+    assert texts[0] == texts[4]
+    assert len(set(texts.values())) == 3
+    assert hashes(pa.array([1, None, 2])) == {0: texts[0], 2: texts[2]}
+    assert hashes(pa.array([[b"1"], [], [b"2", b"x"]])) == {0: texts[0], 2: texts[2]}
+    assert hashes(pa.array(["1"]).dictionary_encode())[0] == texts[0]

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from components.impression_log_example_gen.log import LogError
+
+DAY = 86_400
+SUFFIXES = (".parquet", ".csv.gz", ".jsonl", ".tfrecord")
+
+
+def _at(make_row, *times, **replaced):
+    return [make_row(number, time=time, **replaced) for number, time in enumerate(times)]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_timestamps_tell_the_days(suffix, write, ingest, make_row, drive):
+    write(f"a{suffix}", _at(make_row, 5 * DAY, 2 * DAY, 3 * DAY - 1, 9 * DAY - 1))
+    write(f"b{suffix}", _at(make_row, 9 * DAY, 3 * DAY, 8 * DAY))
+    write(f"old{suffix}", _at(make_row, DAY, -1))
+    ingested = ingest(train_days=3)
+    assert ingested.get("days") == {"train": ["1970-01-04", "1970-01-06", "1970-01-09"], "eval": ["1970-01-10"]}
+    assert [row["time"] for row in ingested.train] == [[3 * DAY], [8 * DAY], [5 * DAY], [9 * DAY - 1]]
+    assert [row["time"] for row in ingested.eval] == [[9 * DAY]]
+    assert (ingested.get("num_rows"), ingested.bad) == (5, [])
+    assert json.loads(drive(train_days=3)["window"])["files"] == {
+        "train": [f"b{suffix}", f"a{suffix}"], "eval": [f"b{suffix}"],
+    }  # fmt: skip
+
+
+def test_a_row_without_a_day_is_bad_once_and_a_bad_row_outside_the_window_is_not_counted(write, ingest, make_row):
+    rows = _at(make_row, 2 * DAY, None, 3 * DAY, DAY, 2 * DAY)
+    rows[3]["label"] = rows[4]["label"] = 7
+    write("a.csv", rows)
+    with (write("b.csv", rows[:1])).open("ab") as file:
+        file.write(b"too,few\n")
+    write("c.csv", b"item,label\n5,0\n")
+    ingested = ingest(train_days=1)
+    assert sorted(ingested.places) == [
+        ("a.csv", 3, "time", "missing timestamp"),
+        ("a.csv", 6, "label", "label not 0 or 1"),
+        ("b.csv", 3, None, "unparsable line"),
+        ("c.csv", 2, "time", "missing timestamp"),
+    ]
+    assert ingested.get("num_examples") == {"train": 2, "eval": 1}
+    assert ingested.get("num_rows") == 7
+
+
+def test_a_timestamp_may_count_milliseconds_and_examples_have_seconds(write, ingest, make_row):
+    write("a.csv", _at(make_row, 2 * DAY * 1000 + 999, 3 * DAY * 1000))
+    ingested = ingest(timestamp_unit="ms")
+    assert ([row["time"] for row in ingested.train], [row["time"] for row in ingested.eval]) == (
+        [[2 * DAY]],
+        [[3 * DAY]],
+    )
+
+
+def test_as_of_and_late_files(write, drive, make_row):
+    write("a.csv", _at(make_row, DAY, 2 * DAY, 5 * DAY))
+    before = drive(as_of="1970-01-03")
+    assert json.loads(before["window"])["days"] == {"train": ["1970-01-02"], "eval": ["1970-01-03"]}
+    write("b.csv", _at(make_row, 6 * DAY))
+    assert drive(as_of="1970-01-03") == before
+    write("late.csv", _at(make_row, DAY))
+    assert drive(as_of="1970-01-03")["input_fingerprint"] != before["input_fingerprint"]
+
+
+def test_a_corrupt_file_counts_though_no_day_of_it_is_known(write, ingest, make_row, to_bytes):
+    write("a.csv", _at(make_row, DAY, 2 * DAY))
+    write("b.parquet", to_bytes(_at(make_row, DAY), ".parquet")[:-9])
+    ingested = ingest()
+    assert [(place[0], place[3]) for place in ingested.places] == [("b.parquet", "corrupt file")]
+
+
+def test_a_flat_log_needs_a_timestamp_in_the_spec(write, drive, make_row):
+    write("a.parquet", [make_row(1)])
+    with pytest.raises(LogError, match=r"has no day=YYYY-MM-DD folders, and the feature spec names no timestamp: sort"):
+        drive(features="schemas.notebook:NOTEBOOK")
