@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import pathlib
 import sys
@@ -103,6 +104,34 @@ def run(config: pathlib.Path | None, overrides: tuple[str, ...], as_of: str | No
         settings = load_config(config, overrides if as_of is None else (*overrides, f"log.as_of={as_of}"))
         check(settings)
         supervise(settings)
+
+
+@main.command(epilog="Example: ctr backfill --from 2026-11-01 --to 2026-11-07 --set training.warm_start=true")
+@_CONFIG
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Use this value, not the config's.")
+@click.option("--from", "first", type=click.DateTime(["%Y-%m-%d"]), required=True, metavar="DAY", help="The first day.")
+@click.option("--to", "last", type=click.DateTime(["%Y-%m-%d"]), required=True, metavar="DAY", help="The last day.")
+def backfill(
+    config: pathlib.Path | None, overrides: tuple[str, ...], first: datetime.datetime, last: datetime.datetime
+) -> None:
+    """Run the pipeline for each day of the log, one after the other, as `ctr run --as-of DAY` does.
+
+    A day without rows is left out. A model that is not blessed does not stop the days after it; a run that fails does.
+    What has been run already, with nothing changed since, is taken from the cache.
+    """
+    from components.impression_log_example_gen.log import LogError
+    from pipeline.backfill import find_runs
+    from pipeline.config import ConfigError, load_config
+    from pipeline.preflight import PreflightError, check
+    from pipeline.supervise import RunFailedError, supervise
+
+    with _one_line(ConfigError, LogError, PreflightError, RunFailedError):
+        settings = load_config(config, overrides)
+        runs = find_runs(settings, first.date(), last.date())
+        for number, day in enumerate(runs, start=1):
+            click.echo(f"day {day.log.as_of}, {number} of {len(runs)}")
+            check(day)
+            supervise(day)
 
 
 @main.command(epilog="Example: ctr predict --input impressions.jsonl > ctrs.jsonl")

@@ -318,3 +318,42 @@ def test_predict_prints_answers_and_counts_and_fails_if_a_line_did(monkeypatch: 
     Path("lines.jsonl").write_text("1\n2\n", encoding="utf-8")
     bad = ctr("predict", "--model", "m", "--input", "lines.jsonl")
     assert (bad.exit_code, bad.stdout, bad.stderr) == (1, "m [1, 2]\n", "1 scored, 2 failed, with m\n")
+
+
+@pytest.fixture
+def days_log(in_empty_folder: Path) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = in_empty_folder / "logs" / "movielens"
+    for day, num_rows in (("2026-01-01", 1), ("2026-01-02", 1), ("2026-01-03", 0), ("2026-01-05", 1)):
+        (folder / f"day={day}").mkdir(parents=True)
+        pq.write_table(pa.table({"label": [0] * num_rows}), folder / f"day={day}" / "part-0.parquet")
+    return folder
+
+
+def test_backfill_runs_each_day_that_has_rows_oldest_first(days_log: Path, supervised: list[Any]) -> None:
+    settings = ("--set", "log.eval_days=1", "--set", "training.warm_start=true")
+    result = ctr("backfill", "--from", "2026-01-02", "--to", "2026-01-09", *settings)
+    assert result.exit_code == 0, result.output
+    assert [config.log.as_of for config in supervised] == ["2026-01-02", "2026-01-05"]
+    assert all(config.training.warm_start for config in supervised)
+    assert result.output == "day 2026-01-02, 1 of 2\nday 2026-01-05, 2 of 2\n"
+
+
+def test_backfill_stops_at_a_run_that_fails(days_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(config: Any) -> None:
+        raise RunFailedError("Trainer", f"no luck on {config.log.as_of}", Path("log"))
+
+    monkeypatch.setattr("pipeline.supervise.supervise", fail)
+    result = ctr("backfill", "--from", "2026-01-02", "--to", "2026-01-09", "--set", "log.eval_days=1")
+    assert result.exit_code == 1
+    assert "no luck on 2026-01-02" in result.output
+    assert "2 of 2" not in result.output
+
+
+def test_backfill_says_where_there_are_no_rows(days_log: Path, supervised: list[Any]) -> None:
+    result = ctr("backfill", "--from", "2027-01-02", "--to", "2027-01-09")
+    assert result.exit_code == 1
+    assert "has no rows of the days from 2027-01-02 to 2027-01-09: name other days" in result.output
+    assert supervised == []

@@ -1,0 +1,48 @@
+"""Day after day, each model going on from the one of the days before."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def run_days(ctr, workplace):
+    settings = {
+        "name": "days",
+        "log.path": "log",
+        "log.eval_days": 1,
+        "log.train_days": 1,
+        "training.warm_start": "true",
+        "training.max_epochs": 1,
+        "training.batch_size": 100,
+        "training.learning_rate": 0.005,
+        "evaluation.max_auc_drop": 0.5,
+    }
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+
+    def run(command, *arguments):
+        process = ctr(command, *arguments, *words)
+        assert process.returncode == 0, process.stdout + process.stderr
+        logs = sorted((workplace / "runs" / "days" / "logs").glob("*.log"), key=lambda log: log.stat().st_mtime)
+        summary = json.loads((workplace / "runs" / "days" / "summary.json").read_text())
+        return process.stdout, [log.read_text() for log in logs], summary
+
+    return run
+
+
+def test_days_go_on_from_each_other_and_a_repeated_day_is_cached(run_days):
+    output, logs, summary = run_days("backfill", "--from", "2026-01-02", "--to", "2026-01-03")
+    assert "day 2026-01-02, 1 of 2" in output
+    assert "day 2026-01-03, 2 of 2" in output
+    assert "cold start: there is no earlier blessed model" in logs[0]
+    assert "warm start from" in logs[1]
+    assert "nothing is cold" in logs[1]
+    assert summary["blessed"]
+
+    # The latest blessed model is now that of this very day: going on from it would learn the day twice.
+    output, logs, _ = run_days("run", "--as-of", "2026-01-03")
+    assert "warm start from" not in logs[-1]
+    assert "✓ Trainer" in output
+    assert "cached" in next(line for line in output.splitlines() if "✓ Trainer" in line)
