@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import keras
 import keras_tuner
 import numpy as np
 import pydantic
@@ -17,6 +19,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial, TrialStatus
+from tensorflow.python.framework import ops
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
@@ -54,7 +57,7 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     def measure(values: Mapping[str, Any]) -> float:
         of_model, of_training = with_hyperparameters(model_config, training_config, values)
         of_training = dataclasses.replace(of_training, max_epochs=config.epochs or of_training.max_epochs)
-        with tempfile.TemporaryDirectory(dir=fn_args.working_dir) as logs:
+        with tempfile.TemporaryDirectory(dir=fn_args.working_dir) as logs, released_models():
             _, history = fit(spec, of_model, of_training, train_chunks, validation_chunks, logs)
         figures = [value for value in history.history[figure] if math.isfinite(value)]
         return (max if direction == "max" else min)(figures, default=math.nan)
@@ -121,6 +124,24 @@ def split_newest(
         num_newest,
     )
     return write(records.take(num_older), "older"), write(records.skip(num_older), "newest")
+
+
+@contextlib.contextmanager
+def released_models() -> Iterator[None]:
+    """Frees the memory of the models that are trained within.
+
+    TensorFlow keeps what a trace has registered as long as the process lives: a `tf.custom_gradient` in its table of
+    gradients, a `tf.numpy_function` in the default graph. Each of them keeps its model, with the embedding table and
+    the optimizer's slots.
+    """
+    gradients = ops.gradient_registry._registry
+    before = set(gradients)
+    try:
+        yield
+    finally:
+        for name in set(gradients) - before:
+            del gradients[name]
+        keras.utils.clear_session()  # a new default graph
 
 
 class ConfigFirst(keras_tuner.oracles.RandomSearchOracle):

@@ -64,9 +64,9 @@ def test_first_run_pushes_a_blessed_model_and_keeps_the_output_contract(first, w
     process, summary = first
     assert process.returncode == 0, process.stdout + process.stderr
     assert set(summary) == {
-        "pipeline", "run_id", "stack", "rows", "quarantined", "quarantine", "examples", "collisions", "metrics",
-        "blessed", "not_blessed_because",
-        "baseline", "pushed_model", "seconds", "total_seconds", "peak_rss_mb",
+        "pipeline", "run_id", "stack", "rows", "quarantined", "quarantine", "examples", "collisions", "tuned",
+        "metrics", "blessed", "not_blessed_because", "baseline", "pushed_model", "seconds", "total_seconds",
+        "peak_rss_mb",
     }  # fmt: skip
     assert summary["pipeline"] == "movielens"
     assert set(summary["stack"]) == {"python", "tfx", "tensorflow", "keras", "beam"}
@@ -77,6 +77,7 @@ def test_first_run_pushes_a_blessed_model_and_keeps_the_output_contract(first, w
     assert summary["collisions"]["gender"] == {
         "ids": 2, "buckets": 16, "colliding_ids": 0, "colliding_impressions": 0, "exact": True,
     }  # fmt: skip
+    assert summary["tuned"] is None
     assert set(summary["metrics"]) == {"auc", "auc_pr", "log_loss", "calibration"}
     assert 0.55 < summary["metrics"]["auc"] < 1
     assert (summary["blessed"], summary["not_blessed_because"], summary["baseline"]) == (True, [], None)
@@ -152,6 +153,31 @@ def test_an_impossible_threshold_pushes_nothing_and_says_why(third, run_pipeline
     assert summary["pushed_model"] is None
     assert reason in process.stdout
     assert _served(workplace) == served
+
+
+def test_a_tuned_run_trains_with_what_was_best_and_repeats_nothing_before_it(third, run_pipeline, workplace):
+    # The config learns nothing, so that the one other choice is better.
+    settings = {
+        "training.learning_rate": "1e-9",
+        "training.max_epochs": "1",
+        "tuner.trials": "3",
+        "tuner.learning_rate": "[0.005]",
+    } | {f"tuner.{name}": "[]" for name in ("embedding_dim", "hidden_units", "dropout", "id_dropout", "embedding_l2")}
+    process, summary = run_pipeline(*(f"{key}={value}" for key, value in settings.items()))
+    assert process.returncode == 0, process.stdout + process.stderr
+    tuned = summary["tuned"]
+    assert (tuned["trials"], tuned["monitor"], tuned["values"]) == (2, "auc", {"learning_rate": 0.005})
+    assert tuned["best"] > tuned["config"] + 0.02
+    assert summary["metrics"]["auc"] > tuned["config"] + 0.02
+    states = _states(workplace, summary["run_id"])
+    assert {node for node, state in states.items() if state != State.CACHED} == {
+        "Tuner", "Trainer", "LatestBlessedModel", "Evaluator", "Pusher",
+    }  # fmt: skip
+    lines = process.stdout.splitlines()
+    assert sum(line.startswith("    trial ") for line in lines) == 2
+    assert sum(line.startswith("    epoch ") for line in lines) == 1  # the Trainer's
+    assert "Search" not in process.stdout
+    assert any(line.startswith("  tuned       validation AUC 0.") for line in lines)
 
 
 BROKEN_LOGS = {

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import json
 import logging
+import weakref
 from types import SimpleNamespace
 
 import keras_tuner
@@ -182,6 +184,7 @@ def test_the_seed_determines_the_choices(fn_args, monkeypatch, seed):
     tuning = {"trials": 4, "learning_rate": [rate / 10 for rate in range(1, 9)], "embedding_dim": [1, 3, 4, 5]}
     first, second = (_trials(_search(fn_args({"seed": seed}, tuning))) for _ in range(2))
     assert first == second
+    assert first[0][0] == {"learning_rate": 0.001, "embedding_dim": 2}  # the config's own of 45
     other = _trials(_search(fn_args({"seed": seed + 1}, tuning)))
     assert [values for values, _ in first[1:]] != [values for values, _ in other[1:]]
 
@@ -238,6 +241,22 @@ def test_an_error_is_not_swallowed(fn_args, monkeypatch):
         _search(fn_args({}, {"trials": 5, "dropout": [0.1, 0.2, 0.3]}))
     assert isinstance(error.value.__cause__, OSError)
     assert len(calls) == 2
+
+
+def test_the_models_of_the_trials_are_freed(fn_args, monkeypatch):
+    models = []
+
+    def remember(*arguments):
+        model, history = real(*arguments)
+        models.append(weakref.ref(model))
+        return model, history
+
+    real = tuner.fit
+    monkeypatch.setattr(tuner, "fit", remember)
+    _search(fn_args({}, {"trials": 4, "dropout": [0.1, 0.2, 0.3]}))
+    gc.collect()
+    assert len(models) == 4
+    assert sum(model() is not None for model in models) <= 1  # TensorFlow may hold the last one
 
 
 def test_the_trainer_takes_what_the_tuner_has_chosen(fn_args, graph, tmp_path, monkeypatch):
