@@ -169,6 +169,9 @@ def compile_model(model: DeepFM, config: TrainingConfig, first_step: int = 0) ->
         first_step: How many steps an earlier training took that this one goes on from.
     """
     rest = keras.optimizers.get(config.optimizer)
+    rest.name = (
+        config.optimizer
+    )  # not one with a number, which a process's second optimizer has: a warm start goes by it
     rest.learning_rate = _learning_rate(config, first_step)
     model.compile(
         optimizer=RowSparse(rest, ROW_RULES[config.table_optimizer](), model.tables, model.table_l2),
