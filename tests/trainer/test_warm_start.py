@@ -53,7 +53,11 @@ def _untrained(spec, model_config=MODEL, config=None):
 def _of(model):
     optimizer = model.optimizer
     variables = [*model.variables, *optimizer.rest.variables, optimizer.slots(model.tables[0])]
-    return {variable.path: variable.numpy() for variable in variables if "learning_rate" not in variable.path}
+    return {
+        variable.path: variable.numpy()
+        for variable in variables
+        if variable.path.rpartition("/")[2] not in ("learning_rate", "iteration")
+    }
 
 
 def _rows(model, name):
