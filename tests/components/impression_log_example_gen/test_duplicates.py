@@ -56,7 +56,9 @@ def test_many_rows_in_several_partitions_and_portions(write, ingest, make_row, m
     assert ingested.get("num_rows") == 6_000
 
 
-def test_rows_of_a_corrupt_file_have_no_duplicates(write, ingest, make_row, to_bytes):
+def test_rows_of_a_corrupt_file_have_no_duplicates(write, ingest, make_row, to_bytes, monkeypatch):
+    # So that rows are read, and their keys written, before the damage is seen.
+    monkeypatch.setattr("components.impression_log_example_gen.readers.lines._BLOCK_BYTES", 60)
     rows = [make_row(number, key=str(number)) for number in range(3)]
     write("day=2026-01-01/a.csv.gz", to_bytes(rows, ".csv.gz")[:-4])
     write("day=2026-01-02/a.csv", rows)

@@ -162,9 +162,12 @@ BAD = [
     suffixes=st.lists(
         st.sampled_from([".parquet", ".csv", ".csv.gz", ".jsonl", ".tfrecord.gz"]), min_size=1, max_size=4
     ),
+    num_torn=st.integers(0, 3),
     keyed=st.booleans(),
 )
-def test_every_row_is_an_example_or_in_the_quarantine(kinds, suffixes, keyed, write, ingest, make_row, expected, log):
+def test_every_row_is_an_example_or_in_the_quarantine(
+    kinds, suffixes, num_torn, keyed, write, ingest, make_row, to_bytes, expected, log
+):
     for file in log.rglob("*.*"):
         file.unlink()
     rows = [make_row(index, key=f"k{index}", **(BAD[kind] if kind >= 0 else {})) for index, kind in enumerate(kinds)]
@@ -173,19 +176,23 @@ def test_every_row_is_an_example_or_in_the_quarantine(kinds, suffixes, keyed, wr
     good = [expected(row) for row, kind in zip(rows, kinds, strict=False) if kind < 0]
     write("day=2026-01-01/0.csv", [make_row(1000, key="first")])
     share = -(-len(rows) // len(suffixes))
-    places = []
+    places, torn = [], []
     for index, suffix in enumerate(suffixes):
         part = rows[index * share : (index + 1) * share]
         if part:
-            write(f"day=2026-01-01/{index + 1}{suffix}", part)
+            is_text = suffix in (".csv", ".jsonl")
+            content = to_bytes(part, suffix) + b"torn\n" * (num_torn if is_text else 0)
+            write(f"day=2026-01-01/{index + 1}{suffix}", content)
+            first = len(part) + (2 if suffix == ".csv" else 1)
+            torn += [(f"{index + 1}{suffix}", first + line) for line in range(num_torn if is_text else 0)]
         places += [(f"{index + 1}{suffix}", row + (2 if "csv" in suffix else 1)) for row in range(len(part))]
     write("day=2026-01-02/a.csv", [make_row(2000, key="last")])
     ingested = ingest(max_raw_length=8, key="key" if keyed else None)
     is_bad = [kind >= 0 for kind in kinds] + [True] * (len(rows) - len(kinds))
     assert ingested.train[1:] == good
     assert sorted(place[:2] for place in ingested.places) == sorted(
-        place for place, bad in zip(places, is_bad, strict=True) if bad
+        torn + [place for place, bad in zip(places, is_bad, strict=True) if bad]
     )
     num_quarantined = sum(ingested.get("quarantined").values())
-    assert ingested.get("num_rows") == len(rows) + 2
+    assert ingested.get("num_rows") == len(rows) + len(torn) + 2
     assert ingested.get("num_rows") == sum(ingested.get("num_examples").values()) + num_quarantined

@@ -102,6 +102,18 @@ UNPARSABLE = {
         [1, 8, 9],
         [(2, None), (4, None), (5, None), (6, None), (7, None), (8, None)],
     ),
+    "JSON with two objects on a line": (
+        ".jsonl",
+        b'{"item": 1, "label": 0}\n{"item": 2, "label": 0}{"item": 3, "label": 0}\n',
+        [1],
+        [(2, None)],
+    ),
+    "JSON with two objects on a line and one on two": (
+        ".jsonl",
+        b'{"item": 1, "label": 0}\n{"item": 2, "label": 0}{"item": 3, "label": 0}\n{"item": 4,\n"label": 0}\n',
+        [1],
+        [(2, None), (3, None), (4, None)],
+    ),
     "JSON of which the first line is bad": (
         ".json",
         b'oops\n{"item": [1], "label": true}\n{"item": 2, "label": 0}\n',
