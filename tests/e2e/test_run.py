@@ -193,7 +193,7 @@ BROKEN_LOGS = {
         "item_id",
     ),
     "a label that is neither 0 nor 1": (
-        {"label": lambda rows: pa.array([7] * (rows // 20) + [0, 1] * (rows * 19 // 40))},
+        {"label": lambda rows: pa.array(([7] * (rows // 20) + [0, 1] * rows)[:rows])},
         "ImpressionLogExampleGen",
         "label",
     ),
