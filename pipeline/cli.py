@@ -127,6 +127,7 @@ def backfill(
 
     with _one_line(ConfigError, LogError, PreflightError, RunFailedError):
         settings = load_config(config, overrides)
+        check(settings)
         runs = find_runs(settings, first.date(), last.date())
         for number, day in enumerate(runs, start=1):
             click.echo(f"day {day.log.as_of}, {number} of {len(runs)}")

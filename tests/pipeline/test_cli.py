@@ -16,7 +16,7 @@ import pipeline
 from pipeline.cli import main
 from pipeline.movielens import ImpressionLog, MovieLensError
 from pipeline.supervise import RunFailedError
-from schemas.features import load_spec
+from schemas.features import FeatureSpec, NumericFeature, load_spec
 from schemas.tfmd import schema_text
 
 ROOT = Path(pipeline.__file__).parents[1]
@@ -353,7 +353,32 @@ def test_backfill_stops_at_a_run_that_fails(days_log: Path, monkeypatch: pytest.
 
 
 def test_backfill_says_where_there_are_no_rows(days_log: Path, supervised: list[Any]) -> None:
-    result = ctr("backfill", "--from", "2027-01-02", "--to", "2027-01-09")
+    result = ctr("backfill", "--from", "2027-01-02", "--to", "2027-01-09", "--set", "log.eval_days=1")
     assert result.exit_code == 1
     assert "has no rows of the days from 2027-01-02 to 2027-01-09: name other days" in result.output
     assert supervised == []
+
+
+def test_backfill_finds_a_flat_logs_days_and_a_spec_in_the_current_folder(
+    in_empty_folder: Path, supervised: list[Any]
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (in_empty_folder / "backfilled.py").write_text(
+        "from schemas.features import FeatureSpec, NumericFeature\n"
+        "SPEC = FeatureSpec('backfilled', (NumericFeature('x'),), timestamp='at')\n"
+    )
+    spec = FeatureSpec("backfilled", (NumericFeature("x"),), timestamp="at")
+    (in_empty_folder / "schema.pbtxt").write_text(schema_text(spec))
+    (in_empty_folder / "flat").mkdir()
+    table = pa.table({"label": [0, 1, 0], "x": [1.0, 2.0, 3.0], "at": [0, 86_400, 3 * 86_400]})
+    pq.write_table(table, in_empty_folder / "flat" / "part-0.parquet")
+    settings = {
+        "features": "backfilled:SPEC", "schema_file": "schema.pbtxt", "log.path": "flat", "log.eval_days": "1",
+        "evaluation.slices": "[]",
+    }  # fmt: skip
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    result = ctr("backfill", "--from", "1970-01-02", "--to", "1970-01-31", *words)
+    assert result.exit_code == 0, result.output
+    assert [config.log.as_of for config in supervised] == ["1970-01-02", "1970-01-04"]
