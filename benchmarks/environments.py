@@ -7,6 +7,8 @@ import pathlib
 import subprocess
 import sys
 
+from pipeline.supervise import HUGE_PAGES
+
 FOLDER = pathlib.Path(".cache/bench")
 OURS = ""  # this project's own
 
@@ -28,8 +30,8 @@ def run_module(environment: str, module: str, *arguments: str) -> str:
     """
     python = FOLDER / environment / "bin" / "python" if environment else pathlib.Path(sys.executable)
     variables = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    if environment == OURS:  # as `pipeline/supervise.py` has it
-        variables |= {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    if environment == OURS:
+        variables |= HUGE_PAGES
     if environment == "deepctr":  # it is written for Keras 2
         variables |= {"TF_USE_LEGACY_KERAS": "1"}
     if not python.exists():

@@ -44,8 +44,7 @@ def goals_of(figures: dict[str, dict[str, Any]]) -> list[results.Goal]:
     ]
     for name in ("csv", "parquet"):
         ratio = round(figures[f"{name}, 10 times the rows"]["peak_rss_mb"] / figures[name]["peak_rss_mb"], 3)
-        met = ratio <= RSS_AT_TEN_TIMES
-        goals.append(results.Goal(f"{name}: peak RSS at 10 times the rows, at most", RSS_AT_TEN_TIMES, ratio, met))
+        goals.append(results.at_most(f"{name}: peak RSS at 10 times the rows, at most", RSS_AT_TEN_TIMES, ratio))
     return goals
 
 
@@ -72,10 +71,7 @@ def main(rows: int) -> None:
         table.add_row(name, *cells)
         console.print(name, *cells)
     console.print(table)
-    goals = goals_of(figures)
-    for goal in goals:
-        console.print(f"{'met   ' if goal.met else 'missed'} {goal.name}: {goal.measured}, goal {goal.goal:g}")
-    console.print(results.write("ingest", figures, goals))
+    results.report("ingest", figures, goals_of(figures))
 
 
 if __name__ == "__main__":

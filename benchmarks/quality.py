@@ -208,10 +208,7 @@ def main(sections: Sequence[str]) -> None:
         for name, found in measured[section].items():
             print(f"{section:8} {name:24} AUC {found['auc']:.4f} log loss {found['log_loss']:.4f}", flush=True)
     figures = results.read_figures("quality") | measured
-    goals = find_goals(figures)
-    for goal in goals:
-        print(f"{'met' if goal.met else 'MISSED':8} {goal.name}: {goal.measured}, goal {goal.goal}")
-    print(results.write("quality", figures, goals))
+    results.report("quality", figures, find_goals(figures))
 
 
 if __name__ == "__main__":

@@ -37,14 +37,25 @@ def at_least(name: str, goal: float, measured: float) -> Goal:
     return Goal(name, goal, None if measured != measured else measured, measured >= goal)
 
 
+def at_most(name: str, goal: float, measured: float) -> Goal:
+    """Returns a goal that is met up to `goal`."""
+    return Goal(name, goal, None if measured != measured else measured, measured <= goal)
+
+
 def read_figures(name: str) -> dict[str, Any]:
     """Returns the figures of the last run of a benchmark, empty where there is none."""
     file = FOLDER / f"{name}.json"
     return dict(json.loads(file.read_text(encoding="utf-8"))["figures"]) if file.is_file() else {}
 
 
-def write(name: str, figures: Any, goals: list[Goal]) -> pathlib.Path:
-    """Writes a benchmark's results and returns the file."""
+def report(name: str, figures: Any, goals: list[Goal]) -> None:
+    """Prints which of a benchmark's goals are met, writes its results, and prints the file."""
+    for goal in goals:
+        print(f"{'met   ' if goal.met else 'missed'} {goal.name}: {goal.measured}, goal {goal.goal}")
+    print(_write(name, figures, goals))
+
+
+def _write(name: str, figures: Any, goals: list[Goal]) -> pathlib.Path:
     content = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "hardware": _hardware(),

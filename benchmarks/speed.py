@@ -98,10 +98,7 @@ def main(sizes: tuple[str, ...], batches: tuple[int, ...]) -> None:
                 cells = (f"{measured['rows_per_second']:,.0f}", f"{ratio:.3f}", f"{measured['peak_rss_mb']:,.0f}")
                 table.add_row(name, *cells)
             console.print(table)
-    goals = goals_of(figures)
-    for goal in goals:
-        console.print(f"{'met   ' if goal.met else 'missed'} {goal.name}: {goal.measured}, goal {goal.goal:g}")
-    console.print(results.write("speed", figures, goals))
+    results.report("speed", figures, goals_of(figures))
 
 
 if __name__ == "__main__":

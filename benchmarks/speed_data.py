@@ -121,10 +121,10 @@ def _transform(spec: FeatureSpec, folder: pathlib.Path) -> tuple[str, str]:
 def _read(files: dict[str, Any], split: str) -> list[tuple[str, Any]]:
     import tensorflow_transform as tft
 
-    from trainer.input import eval_batches
+    from trainer.input import ordered_batches, read_chunks
 
     parsing = tft.TFTransformOutput(files["graph"]).transformed_feature_spec()
-    batches = list(eval_batches(files[split], parsing, 10_000))
+    batches = list(ordered_batches(read_chunks(files[split], parsing), 10_000))
     return [
         ("ids", np.concatenate([features[IDS] for features, _ in batches])),
         ("numbers", np.concatenate([features[NUMBERS] for features, _ in batches])),

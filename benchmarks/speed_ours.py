@@ -34,7 +34,7 @@ import tensorflow_transform as tft
 from benchmarks.speed_data import NUM_ROWS, folder_of
 from benchmarks.speed_specs import SIZES
 from trainer.config import ModelConfig, TrainingConfig
-from trainer.input import eval_batches, train_batches
+from trainer.input import ordered_batches, read_chunks, shuffled_batches
 from trainer.model import model_fn
 from trainer.train import train
 
@@ -159,8 +159,10 @@ def _data(size: str, batch_size: int) -> tuple[tf.data.Dataset, tf.data.Dataset]
     parsing = tft.TFTransformOutput(files["graph"]).transformed_feature_spec()
     config = TrainingConfig()
     return (
-        train_batches(files["train"], parsing, batch_size, config.shuffle_buffer, config.seed),
-        eval_batches(files["eval"], parsing, batch_size),
+        shuffled_batches(
+            read_chunks(files["train"], parsing, num_files=4), batch_size, config.shuffle_buffer, config.seed
+        ),
+        ordered_batches(read_chunks(files["eval"], parsing), batch_size),
     )
 
 

@@ -42,8 +42,9 @@ class RunFailedError(RuntimeError):
         super().__init__(f"{component or 'the run'} failed\n{' '.join(cause.split())}\nlog: {log}")
 
 
-# With pages of 2 MB, a row of a large embedding table is rarely looked up without its page's address at hand.
-_HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+# For a process that trains. With pages of 2 MB, the address of the page that a row of a large embedding table is on is
+# mostly at hand.
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 def supervise(config: PipelineConfig, command: Sequence[str] = CHILD, console: Console | None = None) -> dict[str, Any]:
@@ -182,9 +183,7 @@ def _start(
             stderr=subprocess.STDOUT,
             pass_fds=[write_fd],
             start_new_session=True,
-            env=_HUGE_PAGES
-            | dict(os.environ)
-            | {"PYTHONUNBUFFERED": "1"},  # a killed child's last lines are in the log
+            env=HUGE_PAGES | dict(os.environ) | {"PYTHONUNBUFFERED": "1"},  # a killed child's last lines are in the log
         )
 
 

@@ -17,48 +17,16 @@ CHUNK = 1024  # records that are parsed together
 Features = dict[str, tf.Tensor]
 
 
-def train_batches(
-    patterns: Sequence[str],
-    feature_spec: Mapping[str, tf.io.FixedLenFeature],
-    batch_size: int,
-    shuffle_buffer: int,
-    seed: int,
-    negative_sampling_rate: float = 1.0,
-    position: tf.Variable | None = None,
+def read_chunks(
+    patterns: Sequence[str], feature_spec: Mapping[str, tf.io.FixedLenFeature], num_files: int = 1
 ) -> tf.data.Dataset:
-    """Returns one epoch of shuffled batches.
-
-    The shards are read side by side, and each run of `shuffle_buffer` examples is put in a random order.
+    """Returns transformed examples in chunks.
 
     Args:
         patterns: File patterns of gzipped TFRecords of transformed examples.
         feature_spec: How they are parsed.
-        batch_size: Examples per batch; the last one may have fewer.
-        shuffle_buffer: Examples that are shuffled together.
-        seed: Seed of the order and of the sampling.
-        negative_sampling_rate: Share of the examples without a click that is used, drawn anew in each epoch.
-        position: int64 [2], the epoch and the batch at which the next iteration begins; an iteration sets it to the
-            begin of the next epoch. The order is drawn from the epoch and the seed, so that a training can be resumed
-            in the middle of an epoch.
-
-    Returns:
-        Batches of (features, label [batch, 1]), or of (features, label, weight [batch]) where there are weights.
+        num_files: Files that are read side by side, a chunk of each in turn; 1 for the order of the files.
     """
-    chunks = read_chunks(patterns, feature_spec, num_files=4)
-    return shuffled_batches(chunks, batch_size, shuffle_buffer, seed, negative_sampling_rate, position)
-
-
-def eval_batches(
-    patterns: Sequence[str], feature_spec: Mapping[str, tf.io.FixedLenFeature], batch_size: int
-) -> tf.data.Dataset:
-    """Returns all examples once, in the order of the files; arguments and batches as in `train_batches`."""
-    return ordered_batches(read_chunks(patterns, feature_spec), batch_size)
-
-
-def read_chunks(
-    patterns: Sequence[str], feature_spec: Mapping[str, tf.io.FixedLenFeature], num_files: int = 1
-) -> tf.data.Dataset:
-    """Returns the examples in chunks, from `num_files` files in turn; arguments as in `train_batches`."""
 
     def read(file: tf.Tensor) -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(file, compression_type="GZIP").batch(CHUNK)
@@ -78,7 +46,21 @@ def shuffled_batches(
     negative_sampling_rate: float = 1.0,
     position: tf.Variable | None = None,
 ) -> tf.data.Dataset:
-    """Returns one epoch of shuffled batches of what `read_chunks` gives; the rest as in `train_batches`."""
+    """Returns one epoch of shuffled batches: each run of `shuffle_buffer` examples is put in a random order.
+
+    Args:
+        chunks: What `read_chunks` gives.
+        batch_size: Examples per batch; the last one may have fewer.
+        shuffle_buffer: Examples that are shuffled together.
+        seed: Seed of the order and of the sampling.
+        negative_sampling_rate: Share of the examples without a click that is used, drawn anew in each epoch.
+        position: int64 [2], the epoch and the batch at which the next iteration begins; an iteration sets it to the
+            begin of the next epoch. The order is drawn from the epoch and the seed, so that a training can be resumed
+            in the middle of an epoch.
+
+    Returns:
+        Batches of (features, label [batch, 1]), or of (features, label, weight [batch]) where there are weights.
+    """
     windows = chunks.rebatch(shuffle_buffer).enumerate()
     begin = tf.Variable([0, 0], dtype=tf.int64) if position is None else position
 
@@ -106,7 +88,7 @@ def shuffled_batches(
 
 
 def ordered_batches(chunks: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-    """Returns all examples of the chunks once, in their order; batches as in `train_batches`."""
+    """Returns all examples of the chunks once, in their order; batches as in `shuffled_batches`."""
     return _for_fit(chunks.rebatch(batch_size))
 
 

@@ -202,7 +202,7 @@ def train(
         tensorboard_dir: Where TensorBoard's logs go.
         checkpoints_dir: Where the training's state is kept; the caller removes it when it is needed no more. None for
             a training that cannot be resumed.
-        position: The `position` of `train_data`, see `trainer.input.train_batches`.
+        position: The `position` of `train_data`, see `trainer.input.shuffled_batches`.
         earlier_state: What `trainer.warm_start.save_state` wrote of the training that this one goes on from, or None.
 
     Returns:

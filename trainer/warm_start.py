@@ -78,11 +78,13 @@ def warm_start(model: DeepFM, directory: pathlib.Path) -> tuple[str, ...]:
             blocks = _blocks(path, model)
             if path not in earlier:
                 cold |= dict.fromkeys([rows.owner for rows in blocks] or [path])
-            elif blocks:
+                continue
+            values = earlier[path]  # read from the file
+            if blocks:
                 before = {rows["owner"]: Rows(**rows) for rows in layout["blocks"][path]}
-                cold |= dict.fromkeys(_assign_rows(variable, blocks, earlier[path], before))
-            elif earlier[path].shape == variable.shape:
-                variable.assign(earlier[path])
+                cold |= dict.fromkeys(_assign_rows(variable, blocks, values, before))
+            elif values.shape == variable.shape:
+                variable.assign(values)
             else:
                 cold[path] = None
     model.optimizer.iterations.assign(layout["steps"])
@@ -96,8 +98,8 @@ def _assign_rows(
     values = _values(variable).copy()
     for rows in blocks:
         source = before.get(rows.owner)
-        is_same = source is not None and dataclasses.replace(source, first=rows.first) == rows
-        if source is not None and is_same and earlier.shape[1:] == values.shape[1:]:
+        is_same = source and dataclasses.replace(source, first=rows.first) == rows
+        if source and is_same and earlier.shape[1:] == values.shape[1:]:
             values[rows.first : rows.first + rows.number] = earlier[source.first : source.first + source.number]
         else:
             yield rows.owner

@@ -18,6 +18,8 @@ from components.impression_log_example_gen.columns import Column
 from components.impression_log_example_gen.quarantine import BadRow
 from components.impression_log_example_gen.values import convert, decode
 
+_SECONDS_PER_DAY = 86_400
+
 
 @dataclasses.dataclass(frozen=True)
 class Checked:
@@ -71,6 +73,18 @@ def flatten(array: pa.Array) -> tuple[pa.Array, np.ndarray[Any, Any]]:
         lengths = np.bincount(rows[_is_valid(values)], minlength=len(array))
         values = values.drop_null()
     return values, lengths
+
+
+def days_of(timestamps: pa.Array, is_dated: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Returns the days of the rows that have one, int64 [dated rows], since 1970-01-01 UTC.
+
+    Args:
+        timestamps: Lists of seconds, one for each dated row.
+        is_dated: bool [rows].
+    """
+    values, lengths = flatten(timestamps)
+    days: np.ndarray[Any, Any] = values.to_numpy()[(np.cumsum(lengths) - lengths)[is_dated]] // _SECONDS_PER_DAY
+    return days
 
 
 def _check_column(

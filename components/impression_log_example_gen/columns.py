@@ -42,6 +42,12 @@ class Column:
         object.__setattr__(self, "source", self.source or self.name)
 
 
+def find_timestamp(spec: FeatureSpec, sources: Mapping[str, str], timestamp_unit: TimestampUnit) -> Column | None:
+    """Returns the timestamp as a column that every row must have, None if the spec names none; see `find_columns`."""
+    columns = find_columns(spec, sources, timestamp_unit=timestamp_unit, is_timestamp_required=True)
+    return next((column for column in columns if column.is_required), None)
+
+
 def find_columns(
     spec: FeatureSpec,
     sources: Mapping[str, str] | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 
 from absl import logging
@@ -12,9 +13,10 @@ from tfx.orchestration.portable.base_driver import BaseDriver
 from tfx.orchestration.portable.data_types import ExecutionInfo
 from tfx.proto.orchestration.driver_output_pb2 import DriverOutput
 
-from components.impression_log_example_gen.executor import wanted_columns
+from components.impression_log_example_gen.columns import find_timestamp
 from components.impression_log_example_gen.log import find_gaps, parse_day
 from components.impression_log_example_gen.window import choose_window, fingerprint
+from schemas.features import load_spec
 
 
 # TFX's compiler asks for the one base class, its launcher calls the other: its own drivers derive from both, too.
@@ -44,13 +46,14 @@ class Driver(LegacyBaseDriver, BaseDriver):
         parameters = execution_info.exec_properties
         path = pathlib.Path(parameters["log_path"])
         as_of = parameters.get("as_of")
-        columns = wanted_columns(parameters, is_partitioned=False)
         window = choose_window(
             path,
             parameters["eval_days"],
             parameters.get("train_days"),
             parse_day(as_of, "as_of") if as_of else None,
-            next((column for column in columns if column.is_required), None),
+            find_timestamp(
+                load_spec(parameters["features"]), json.loads(parameters["columns"]), parameters["timestamp_unit"]
+            ),
         )
         for name, split in window.splits.items():
             logging.info("%s: %d days, %s to %s", name, len(split.days), split.days[0], split.days[-1])

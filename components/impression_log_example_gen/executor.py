@@ -48,7 +48,7 @@ class Executor(BaseBeamExecutor):
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         window = Window.from_json(exec_properties["window"], pathlib.Path(exec_properties["log_path"]))
-        columns = wanted_columns(exec_properties, is_partitioned=window.is_partitioned)
+        columns = _wanted_columns(exec_properties, is_partitioned=window.is_partitioned)
         key = exec_properties.get("key")
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         examples.split_names = artifact_utils.encode_split_names(list(window.splits))
@@ -84,8 +84,8 @@ class Executor(BaseBeamExecutor):
         examples.set_string_custom_property("input_fingerprint", exec_properties["input_fingerprint"])
 
 
-def wanted_columns(exec_properties: dict[str, Any], *, is_partitioned: bool) -> tuple[Column, ...]:
-    """Returns the columns that the component's parameters ask for. In a flat log every row must have the timestamp."""
+def _wanted_columns(exec_properties: dict[str, Any], *, is_partitioned: bool) -> tuple[Column, ...]:
+    # In a flat log every row must have the timestamp.
     return find_columns(
         load_spec(exec_properties["features"]),
         json.loads(exec_properties["columns"]),

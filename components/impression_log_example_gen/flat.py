@@ -11,14 +11,11 @@ import pathlib
 
 import numpy as np
 
-from components.impression_log_example_gen.check import check, flatten
+from components.impression_log_example_gen.check import check, days_of
 from components.impression_log_example_gen.columns import Column
-from components.impression_log_example_gen.log import Day, LogError, find_files
+from components.impression_log_example_gen.log import EPOCH, Day, LogError, find_files
 from components.impression_log_example_gen.readers.read import read_rows
 from components.impression_log_example_gen.readers.rows import CorruptFileError
-
-_SECONDS_PER_DAY = 86_400
-_EPOCH = datetime.date(1970, 1, 1)
 
 
 def find_days_by_timestamp(
@@ -46,7 +43,7 @@ def find_days_by_timestamp(
             files_of.setdefault(day, []).append(file)
         if has_rows and not days:
             undated.append(file)
-    days_with_files = (Day(_EPOCH + datetime.timedelta(day), tuple(files)) for day, files in sorted(files_of.items()))
+    days_with_files = (Day(EPOCH + datetime.timedelta(day), tuple(files)) for day, files in sorted(files_of.items()))
     return tuple(days_with_files), tuple(undated)
 
 
@@ -61,11 +58,9 @@ def find_days_of(file: pathlib.Path, timestamp: Column) -> tuple[list[int], bool
         for rows in read_rows(file, (timestamp,)):
             has_rows = has_rows or bool(rows.batch.num_rows or rows.unparsable)
             checked = check(rows.batch, rows.numbers, (timestamp,), is_text=rows.is_text)
-            values, lengths = flatten(checked.lists.column(0))
-            is_dated = lengths == 1
+            is_dated = np.ones(rows.batch.num_rows, bool)
             is_dated[list(checked.bad)] = False
-            firsts = (np.cumsum(lengths) - lengths)[is_dated]
-            days.update(np.unique(values.to_numpy()[firsts] // _SECONDS_PER_DAY).tolist())
+            days.update(np.unique(days_of(checked.lists.column(0), is_dated)).tolist())
     except CorruptFileError:
         has_rows = True
     return sorted(days), has_rows

@@ -13,6 +13,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 
+EPOCH = datetime.date(1970, 1, 1)
 _LOGGER = logging.getLogger(__name__)
 
 _PREFIX = "day="

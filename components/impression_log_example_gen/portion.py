@@ -18,7 +18,7 @@ import tensorflow as tf
 from tfx.dsl.io import fileio
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-from components.impression_log_example_gen.check import check, find, flatten
+from components.impression_log_example_gen.check import check, days_of, find
 from components.impression_log_example_gen.columns import Column
 from components.impression_log_example_gen.duplicates import KeyWriter, hash_keys, read_duplicates
 from components.impression_log_example_gen.log import LogError
@@ -30,7 +30,6 @@ from components.impression_log_example_gen.report import Corrupt, Report
 
 # Of zlib's levels the fastest: 40% of the time of level 6, files a fifth larger.
 _COMPRESSION = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
-_SECONDS_PER_DAY = 86_400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,10 +137,8 @@ class _PortionWriter:
         (timestamp,) = (column for column in self._columns if column.is_required)
         is_dated = np.ones(lists.num_rows, bool)
         is_dated[[row for row, what in bad.items() if what.column == timestamp.source]] = False
-        values, lengths = flatten(lists.column(lists.schema.get_field_index(timestamp.name)))
         day = np.zeros(lists.num_rows, np.int64)
-        firsts = (np.cumsum(lengths) - lengths)[is_dated]
-        day[is_dated] = values.to_numpy()[firsts] // _SECONDS_PER_DAY
+        day[is_dated] = days_of(lists.column(lists.schema.get_field_index(timestamp.name)), is_dated)
         is_in = is_dated & (day >= days.first) & (day <= days.last)
         return is_in | (~is_dated & days.with_undated), int((is_dated & ~is_in).sum())
 

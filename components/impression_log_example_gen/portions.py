@@ -8,12 +8,11 @@ in order.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import itertools
 import pathlib
 from collections.abc import Sequence
 
-from components.impression_log_example_gen.log import LogError, format_of, is_gzip
+from components.impression_log_example_gen.log import EPOCH, LogError, format_of, is_gzip
 from components.impression_log_example_gen.readers.read import count_rows
 from components.impression_log_example_gen.window import Window
 
@@ -24,7 +23,6 @@ _MIN_PORTIONS = 4
 _MIN_ROWS = 1_000
 # What a row of the Criteo logs takes, for the sake of about equal portions of files whose rows nobody has counted.
 _ROW_BYTES, _GZIP_ROW_BYTES = 250, 100
-_EPOCH = datetime.date(1970, 1, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +87,7 @@ def plan_portions(window: Window) -> list[Portion]:
         for file in split.files:
             days = None
             if not window.is_partitioned:
-                first, last = ((day - _EPOCH).days for day in (split.days[0], split.days[-1]))
+                first, last = ((day - EPOCH).days for day in (split.days[0], split.days[-1]))
                 days = Days(first, last, with_undated=file not in seen)
             pieces.append(_whole(file, days))
         seen |= set(split.files)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from schemas.features import FeatureSpec, IdFeature, NumericFeature
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.finite import NonFiniteLossError, find_offender
-from trainer.input import eval_batches, train_batches
+from trainer.input import ordered_batches, read_chunks, shuffled_batches
 from trainer.model import model_fn
 from trainer.train import _learning_rate, auc, log_loss, logit_shift, train
 
@@ -45,24 +45,28 @@ def _xs(batches):
 
 
 def test_eval_batches_hold_every_example_once_in_the_same_order(examples):
-    batches = list(eval_batches(examples, PARSING, batch_size=32))
+    batches = list(ordered_batches(read_chunks(examples, PARSING), batch_size=32))
     assert [len(label) for _, label in batches] == [32, 32, 32, 4]
     assert batches[0][1].shape == (32, 1)
     xs = _xs(batches)
     assert sorted(xs) == list(range(100))
-    assert xs == _xs(eval_batches(examples, PARSING, batch_size=7))
+    assert xs == _xs(ordered_batches(read_chunks(examples, PARSING), batch_size=7))
     for features, label in batches:
         np.testing.assert_array_equal(label, np.float32(features["numbers"] >= 50))
 
 
 def test_train_batches_are_shuffled_anew_each_epoch_and_alike_for_the_same_seed(examples):
-    batches = train_batches(examples, PARSING, batch_size=32, shuffle_buffer=100, seed=3)
+    batches = shuffled_batches(read_chunks(examples, PARSING, num_files=4), batch_size=32, shuffle_buffer=100, seed=3)
     first, second = _xs(batches), _xs(batches)
     assert sorted(first) == sorted(second) == list(range(100))
     assert first != second
     assert first != sorted(first)
-    assert first == _xs(train_batches(examples, PARSING, batch_size=32, shuffle_buffer=100, seed=3))
-    assert first != _xs(train_batches(examples, PARSING, batch_size=32, shuffle_buffer=100, seed=4))
+    assert first == _xs(
+        shuffled_batches(read_chunks(examples, PARSING, num_files=4), batch_size=32, shuffle_buffer=100, seed=3)
+    )
+    assert first != _xs(
+        shuffled_batches(read_chunks(examples, PARSING, num_files=4), batch_size=32, shuffle_buffer=100, seed=4)
+    )
 
 
 def _batches(xs, labels):
@@ -113,12 +117,12 @@ def test_a_separable_log_is_learned_and_its_curves_are_in_tensorboards_log(tmp_p
 def test_two_trainings_with_the_same_seed_give_the_same_weights(tmp_path, examples):
     weights = []
     for run in range(2):
-        data = train_batches(examples, PARSING, batch_size=16, shuffle_buffer=100, seed=5)
+        data = shuffled_batches(read_chunks(examples, PARSING, num_files=4), batch_size=16, shuffle_buffer=100, seed=5)
         model = model_fn(NUMBERS, ModelConfig(hidden_units=(4,), dropout=0.2), seed=5)
         train(
             model,
             data,
-            eval_batches(examples, PARSING, 50),
+            ordered_batches(read_chunks(examples, PARSING), 50),
             TrainingConfig(max_epochs=2, seed=5),
             str(tmp_path / str(run)),
         )
@@ -222,7 +226,7 @@ def test_an_example_of_weight_zero_is_not_learned_from(tmp_path):
 
 
 def test_a_sample_of_the_negatives_is_another_in_each_epoch_and_has_all_the_clicks(examples):
-    data = train_batches(examples, PARSING, 32, 100, seed=3, negative_sampling_rate=0.5)
+    data = shuffled_batches(read_chunks(examples, PARSING, num_files=4), 32, 100, seed=3, negative_sampling_rate=0.5)
     first, second = _xs(data), _xs(data)
     for xs in (first, second):
         assert set(range(50, 100)) <= set(xs)
@@ -236,10 +240,12 @@ def test_sampling_the_negatives_keeps_the_calibration(tmp_path):
     clicks = np.float32(generator.random(20_000) < 1 / (1 + np.exp(3 - xs)))
     _write_examples(tmp_path / "log.gz", xs, clicks)
     files = [str(tmp_path / "log.gz")]
-    data = train_batches(files, PARSING, 256, 20_000, seed=1, negative_sampling_rate=0.1)
+    data = shuffled_batches(read_chunks(files, PARSING, num_files=4), 256, 20_000, seed=1, negative_sampling_rate=0.1)
     model = model_fn(NUMBERS, ModelConfig(use_deep=False, use_fm=False))
     config = TrainingConfig(max_epochs=20, learning_rate=0.02, negative_sampling_rate=0.1, monitor="log_loss")
-    losses = train(model, data, eval_batches(files, PARSING, 1024), config, str(tmp_path / "logs")).history
+    losses = train(
+        model, data, ordered_batches(read_chunks(files, PARSING), 1024), config, str(tmp_path / "logs")
+    ).history
     logits = model({"numbers": xs[:, None]}).numpy()[:, 0]
     predicted = 1 / (1 + np.exp(-logits))
     assert predicted.mean() / clicks.mean() > 3  # what the model saw
@@ -313,7 +319,7 @@ HELPER = """
 import tensorflow as tf
 from schemas.features import FeatureSpec, NumericFeature
 from trainer.config import ModelConfig, TrainingConfig
-from trainer.input import eval_batches, train_batches
+from trainer.input import ordered_batches, read_chunks, shuffled_batches
 from trainer.model import model_fn
 from trainer.train import train
 
@@ -321,12 +327,11 @@ PARSING = {"numbers": tf.io.FixedLenFeature([1], tf.float32), "label": tf.io.Fix
 
 def run(pattern, directory):
     position = tf.Variable([0, 0], dtype=tf.int64)
-    data = train_batches([pattern], PARSING, 16, 100, 5, 1.0, position)
+    data = shuffled_batches(read_chunks([pattern], PARSING, num_files=4), 16, 100, 5, 1.0, position)
     model = model_fn(FeatureSpec("numbers", (NumericFeature("x"),)), ModelConfig(hidden_units=(4,), dropout=0.2), 5)
     config = TrainingConfig(max_epochs=4, checkpoint_steps=2, patience=4, seed=5, learning_rate=0.01)
-    history = train(
-        model, data, eval_batches([pattern], PARSING, 50), config, directory + "/tb", directory + "/state", position
-    )
+    eval_data = ordered_batches(read_chunks([pattern], PARSING), 50)
+    history = train(model, data, eval_data, config, directory + "/tb", directory + "/state", position)
     return model.get_weights(), history.history
 """
 
