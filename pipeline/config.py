@@ -78,6 +78,18 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class PusherConfig:
+    """What is kept in service.
+
+    Attributes:
+        keep_versions: How many of the newest versions stay in the serving folder, or null for all. With 1 there is none
+            to roll back to.
+    """
+
+    keep_versions: Positive | None = 10
+
+
+@dataclass(frozen=True, config=STRICT)
 class PipelineConfig:
     """One pipeline.
 
@@ -91,6 +103,7 @@ class PipelineConfig:
         training: Its training.
         tuner: The search for better values of these two.
         evaluation: Metrics, slices and thresholds.
+        pusher: The serving folder.
         beam_args: Flags for Apache Beam; empty for its direct runner on this machine.
     """
 
@@ -103,6 +116,7 @@ class PipelineConfig:
     training: TrainingConfig = TrainingConfig()
     tuner: TunerConfig = TunerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    pusher: PusherConfig = PusherConfig()
     beam_args: tuple[str, ...] = ()
 
 

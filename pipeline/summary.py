@@ -69,6 +69,7 @@ def make_summary(
         "not_blessed_because": list(verdict.failures),
         "baseline": baseline[0].uri if baseline else None,
         "pushed_model": pushed.get_string_custom_property("pushed_destination") or None,
+        "not_pushed_because": pushed.get_string_custom_property("not_pushed_because") or None,
         "seconds": {node: round(taken, 3) for node, taken in seconds.items()},
     }
 

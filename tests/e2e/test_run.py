@@ -65,8 +65,8 @@ def test_first_run_pushes_a_blessed_model_and_keeps_the_output_contract(first, w
     assert process.returncode == 0, process.stdout + process.stderr
     assert set(summary) == {
         "pipeline", "run_id", "stack", "rows", "quarantined", "quarantine", "examples", "collisions", "tuned",
-        "metrics", "blessed", "not_blessed_because", "baseline", "pushed_model", "seconds", "total_seconds",
-        "peak_rss_mb",
+        "metrics", "blessed", "not_blessed_because", "baseline", "pushed_model", "not_pushed_because",
+        "seconds", "total_seconds", "peak_rss_mb",
     }  # fmt: skip
     assert summary["pipeline"] == "movielens"
     assert set(summary["stack"]) == {"python", "tfx", "tensorflow", "keras", "beam"}

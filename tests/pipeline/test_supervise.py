@@ -35,6 +35,7 @@ SUMMARY: dict[str, Any] = {
     "not_blessed_because": None,
     "baseline": None,
     "pushed_model": "serving/17",
+    "not_pushed_because": None,
     "seconds": {"Trainer": 12.3},
 }
 PRELUDE = """
@@ -193,11 +194,12 @@ def test_the_parent_completes_the_summary(config: PipelineConfig) -> None:
 
 
 def test_a_model_that_is_not_blessed_is_no_failure(config: PipelineConfig) -> None:
-    body = "finish(blessed=False, not_blessed_because=['auc is 0.4,\\n not 0.5', 'b'], pushed_model=None)"
+    body = "finish(blessed=False, not_blessed_because=['auc is 0.4,\\n not 0.5', 'b'], "
+    body += "pushed_model=None, not_pushed_because='the Evaluator has not blessed it')"
     _, output = run(config, body)
-    assert "  verdict     not blessed, nothing pushed\n" in output
+    assert "  verdict     not blessed\n" in output
     assert "  because     auc is 0.4, not 0.5\n  because     b\n" in output
-    assert "  model       none pushed\n" in output
+    assert "  model       not pushed: the Evaluator has not blessed it\n" in output
 
 
 def test_the_child_gets_the_config_and_its_output_goes_to_the_log(config: PipelineConfig) -> None:

@@ -1,4 +1,4 @@
-"""Which model a warm start goes on from."""
+"""Which model a warm start goes on from, and which one a new model is compared with."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from ml_metadata import MetadataStore
 from ml_metadata.proto.metadata_store_pb2 import Artifact as Record
 from ml_metadata.proto.metadata_store_pb2 import Event
 from tfx.dsl.components.common.resolver import ResolverStrategy
+from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
 from tfx.types.artifact import Artifact
 
 _DAYS = "days"  # the property of ImpressionLogExampleGen's Examples: JSON of the days by split
+ROLLED_BACK = "rolled_back"  # of a Model that a rollback took out of service: when, ISO 8601
 
 
 class EarlierModelStrategy(ResolverStrategy):
@@ -20,6 +22,8 @@ class EarlierModelStrategy(ResolverStrategy):
     The latest blessed one would not do. Where a run is repeated, that is the model of the same days: it would learn
     them twice, and the Trainer's cache would never be right. Where an older day is run again, it is a model that has
     learned the days that it is then evaluated on.
+
+    A model that a rollback has taken out of service is passed over.
 
     Inputs: `examples`, the run's; `model` and `model_blessing`, all there are. Outputs: the same keys; `model` and
     `model_blessing` are empty where there is no such model.
@@ -42,11 +46,31 @@ class EarlierModelStrategy(ResolverStrategy):
             if blessing.get_int_custom_property("blessed")
         }
         for model in sorted(input_dict["model"], key=lambda model: model.id, reverse=True):
-            if model.id in blessings:
+            if model.id in blessings and not model.get_string_custom_property(ROLLED_BACK):
                 learned = [day for found in _examples_of(store, model.id) for day in _days(found, "train")]
                 if learned and max(learned) < last_day:
                     return {"examples": [examples], "model": [model], "model_blessing": [blessings[model.id]]}
         return {"examples": [examples], "model": [], "model_blessing": []}
+
+
+class BaselineStrategy(LatestBlessedModelStrategy):
+    """Resolves the latest blessed model that no rollback has taken out of service.
+
+    Inputs and outputs: `model` and `model_blessing`; the outputs are empty where there is no such model.
+    """
+
+    def resolve_artifacts(
+        self, store: MetadataStore, input_dict: dict[str, list[Artifact]]
+    ) -> dict[str, list[Artifact]]:
+        """See the class.
+
+        Args:
+            store: The metadata store.
+            input_dict: The inputs.
+        """
+        models = [model for model in input_dict["model"] if not model.get_string_custom_property(ROLLED_BACK)]
+        resolved: dict[str, list[Artifact]] = super().resolve_artifacts(store, input_dict | {"model": models})
+        return resolved
 
 
 def _days(examples: Record, split: str) -> list[str]:
