@@ -149,6 +149,7 @@ def rollback(config: pathlib.Path | None, overrides: tuple[str, ...], to: int | 
     The model taken back stays on disk, and is not pushed again: the runs that come compare with the restored one, and
     go on from it.
     """
+    _silence_tensorflow()
     from pipeline.config import ConfigError, load_config
     from pipeline.lock import LockedError, hold_lock
     from pipeline.preflight import PreflightError, find_latest_model, home
@@ -191,9 +192,7 @@ def predict(model: str, lines: IO[bytes], config: pathlib.Path | None) -> None:
 
     with _one_line(ConfigError, PreflightError):
         directory = find_latest_model(load_config(config)) if model == "latest" else pathlib.Path(model)
-    # Which GPU libraries are not there, and that Python 3.10 is old: what goes wrong is raised, not only logged.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="google")
+    _silence_tensorflow()
     from pipeline.predict import ModelError, load_model
     from pipeline.predict import predict as predict_lines
 
@@ -202,6 +201,16 @@ def predict(model: str, lines: IO[bytes], config: pathlib.Path | None) -> None:
     click.echo(f"{counts.scored:,} scored, {counts.failed:,} failed, with {directory}", err=True)
     if counts.failed:
         sys.exit(1)
+
+
+def _silence_tensorflow() -> None:
+    """Call it before TensorFlow is imported.
+
+    It says which GPU libraries are not there, and Google's packages that Python 3.10 is old. What goes wrong is raised,
+    not only logged.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="google")
 
 
 @contextlib.contextmanager

@@ -9,8 +9,14 @@ import pathlib
 from ml_metadata import MetadataStore, errors
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from components.earlier.model import ROLLED_BACK
-from components.model_pusher.versions import Source, list_versions, publish, read_source, version_path
+from components.model_pusher.versions import (
+    ROLLED_BACK,
+    Source,
+    list_versions,
+    publish,
+    read_source,
+    version_path,
+)
 from pipeline.config import PipelineConfig
 
 

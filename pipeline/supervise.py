@@ -316,7 +316,7 @@ def _drift(movements: list[dict[str, Any]]) -> str | Text:
         bound = any(movement["bound"] is not None for movement in movements)
         most = max(movements, key=lambda movement: movement["value"], default=None)
         largest = f"; largest: {_movement(most)}" if most else ""
-        return ("all within their bounds" if bound else "no bounds are set") + largest
+        return ("all within their bounds" if bound else "no bound applies") + largest
     return Text("beyond its bound: " + "; ".join(map(_movement, beyond)), "yellow")
 
 

@@ -8,8 +8,7 @@ from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import La
 from tfx.types.artifact import Artifact
 
 from components.earlier.days import days_of, examples_among, inputs_of
-
-ROLLED_BACK = "rolled_back"  # of a Model that a rollback took out of service: when, ISO 8601
+from components.model_pusher.versions import ROLLED_BACK
 
 
 class EarlierModelStrategy(ResolverStrategy):

@@ -14,8 +14,16 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils
 
-from components.earlier.model import ROLLED_BACK
-from components.model_pusher.versions import Source, digest, list_versions, prune, publish, read_source, version_path
+from components.model_pusher.versions import (
+    ROLLED_BACK,
+    Source,
+    digest,
+    list_versions,
+    prune,
+    publish,
+    read_source,
+    version_path,
+)
 
 
 class Executor(TfxExecutor):

@@ -213,8 +213,8 @@ BEYOND = {"bound": 0.1, "is_beyond": True, "most_moved": "7"}
 @pytest.mark.parametrize(
     ("movements", "line"),
     [
-        ([], "no bounds are set"),
-        ([MOVEMENT], "no bounds are set; largest: item_id drift 0.250"),
+        ([], "no bound applies"),
+        ([MOVEMENT], "no bound applies; largest: item_id drift 0.250"),
         ([MOVEMENT, MOVEMENT | {"bound": 0.5, "value": 0.3}], "all within their bounds; largest: item_id drift 0.300"),
         ([MOVEMENT, MOVEMENT | BEYOND], "beyond its bound: item_id drift 0.250 > 0.1, most at 7"),
     ],
