@@ -23,7 +23,8 @@ EDGES = {
     "Trainer": {"Transform"},
     "LatestBlessedModel": set(),
     "Evaluator": {"ImpressionLogExampleGen", "Trainer", "LatestBlessedModel", "SchemaGate"},
-    "Pusher": {"Trainer", "Evaluator"},
+    "ServingCheck": {"ImpressionLogExampleGen", "SchemaGate", "Trainer", "Evaluator"},
+    "Pusher": {"Trainer", "Evaluator", "ServingCheck"},
 }
 
 
@@ -45,7 +46,7 @@ def test_the_tuner_is_between_transform_and_trainer_where_there_are_trials():
         "Tuner": {"ImpressionLogExampleGen", "Transform"},
         "Trainer": {"Transform", "Tuner"},
     }
-    assert list(nodes)[-5:] == ["Transform", "Tuner", "Trainer", "Evaluator", "Pusher"]
+    assert list(nodes)[-5:] == ["Tuner", "Trainer", "Evaluator", "ServingCheck", "Pusher"]
     (channel,) = nodes["Trainer"].inputs.inputs["hyperparameters"].channels
     assert channel.output_key == "best_hyperparameters"
     parameters = {name: value.field_value.string_value for name, value in nodes["Tuner"].parameters.parameters.items()}
