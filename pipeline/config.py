@@ -17,7 +17,9 @@ import yaml
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from components.drift_gate.bounds import DriftBounds
 from components.impression_log_example_gen.columns import TimestampUnit
+from schemas.features import FeatureSpec, NumericFeature
 from trainer.config import STRICT, ModelConfig, NonNegative, Positive, TrainingConfig
 from trainer.hyperparameters import TunerConfig
 
@@ -56,6 +58,28 @@ class LogConfig:
     key: str | None = None
     max_raw_length: Positive = 10_000
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+
+@dataclass(frozen=True, config=STRICT)
+class DriftConfig:
+    """How far the features may move between runs, and from training to eval. All distances are in the summary.
+
+    Attributes:
+        ids: Bounds of every id feature.
+        numbers: Bounds of every number.
+        features: Bounds of single features, or of the label, in place of these.
+    """
+
+    ids: DriftBounds = DriftBounds()
+    numbers: DriftBounds = DriftBounds()
+    features: dict[str, DriftBounds] = dataclasses.field(default_factory=dict)
+
+    def bounds_of(self, spec: FeatureSpec) -> dict[str, DriftBounds]:
+        """Returns the bounds of each feature and of the label, in the spec's order."""
+        groups = {
+            feature.name: self.numbers if isinstance(feature, NumericFeature) else self.ids for feature in spec.features
+        }
+        return groups | {spec.label.name: DriftBounds()} | self.features
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -121,6 +145,7 @@ class PipelineConfig:
         schema_file: The curated TFMD schema; null for the one that comes with `features`' module, `<spec name>.pbtxt`.
         runs_dir: Folder of all pipelines' outputs.
         log: The impression log.
+        drift: Bounds on how far features may move.
         model: The DeepFM.
         training: Its training.
         tuner: The search for better values of these two.
@@ -135,6 +160,7 @@ class PipelineConfig:
     schema_file: str | None = None
     runs_dir: str = "runs"
     log: LogConfig = LogConfig()
+    drift: DriftConfig = DriftConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     tuner: TunerConfig = TunerConfig()

@@ -15,10 +15,12 @@ from tfx.orchestration.metadata import sqlite_metadata_connection_config
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import trainer_pb2
 from tfx.types.channel import Channel
-from tfx.types.standard_artifacts import Model, ModelBlessing
+from tfx.types.standard_artifacts import ExampleStatistics, Model, ModelBlessing
 
 from components.curated_schema_gen.component import CuratedSchemaGen
+from components.drift_gate.component import DriftGate
 from components.earlier.model import BaselineStrategy, EarlierModelStrategy
+from components.earlier.statistics import EarlierStatisticsStrategy
 from components.impression_log_example_gen.component import ImpressionLogExampleGen
 from components.model_pusher.component import ModelPusher
 from components.schema_gate.component import SchemaGate
@@ -76,6 +78,17 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         schema=schema_gen.outputs["schema"],
         source_fingerprint=components_sources,
     )
+    earlier_statistics = Resolver(
+        strategy_class=EarlierStatisticsStrategy,
+        examples=example_gen.outputs["examples"],
+        statistics=Channel(type=ExampleStatistics),
+    ).with_id("EarlierStatistics")
+    drift_gate = DriftGate(
+        statistics=statistics_gen.outputs["statistics"],
+        earlier_statistics=earlier_statistics.outputs["statistics"],
+        bounds=config.drift.bounds_of(spec),
+        source_fingerprint=components_sources,
+    )
     transform = Transform(
         examples=example_gen.outputs["examples"],
         schema=gate.outputs["schema"],
@@ -86,6 +99,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         },
         disable_statistics=True,
     )
+    transform.add_upstream_node(drift_gate)
     training = {
         "features": config.features,
         "model": json.dumps(dataclasses.asdict(config.model)),
@@ -158,6 +172,8 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             statistics_gen,
             validator,
             gate,
+            earlier_statistics,
+            drift_gate,
             transform,
             *([tuner] if tuner else []),
             *([earlier] if earlier else []),

@@ -67,6 +67,7 @@ def _spec_problems(config: PipelineConfig) -> Iterator[str]:
     else:
         yield from _slice_problems(config, spec)
         yield from _column_problems(config, spec)
+        yield from _drift_problems(config, spec)
         try:
             find_schema(config, spec)
         except ConfigError as error:
@@ -90,6 +91,15 @@ def _column_problems(config: PipelineConfig, spec: FeatureSpec) -> Iterator[str]
             nearest = difflib.get_close_matches(column, names, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else f"they are {', '.join(names)}"
             yield f"log.columns: {config.features} has no column {column}; {hint}"
+
+
+def _drift_problems(config: PipelineConfig, spec: FeatureSpec) -> Iterator[str]:
+    names = [*(feature.name for feature in spec.features), spec.label.name]
+    for name in config.drift.features:
+        if name not in names:
+            nearest = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"they are {', '.join(names)}"
+            yield f"drift.features: {config.features} has no feature {name}; {hint}"
 
 
 def _log_problems(config: PipelineConfig) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tfx.types import artifact_utils
 
+from components.drift_gate.executor import read_drift
 from components.serving_check.executor import read_report
 from pipeline.collisions import describe, find_collisions, read_statistics
 from pipeline.config import PipelineConfig
@@ -64,6 +65,10 @@ def make_summary(
         "quarantine": examples.get_string_custom_property("quarantine") or None,
         "examples": json.loads(examples.get_string_custom_property("num_examples")),
         "collisions": {name: dataclasses.asdict(found) for name, found in collisions.items()},
+        "drift": [
+            dataclasses.asdict(movement) | {"is_beyond": movement.is_beyond}
+            for movement in read_drift(_output(results, "DriftGate", "drift").uri)
+        ],
         "tuned": tuned,
         "metrics": verdict.metrics,
         "blessed": verdict.blessed,

@@ -270,6 +270,7 @@ def show_summary(summary: dict[str, Any], log: pathlib.Path, console: Console) -
         ("rows", f"{examples['train']:,} train, {examples['eval']:,} eval"),
         ("quarantine", _quarantine(summary)),
         ("collisions", _collisions(summary["collisions"])),
+        ("drift", _drift(summary["drift"])),
         *((("tuned", _tuned(summary["tuned"])),) if summary["tuned"] else ()),
         ("AUC", _decimal(metrics.get("auc"))),
         ("log loss", _decimal(metrics.get("log_loss"))),
@@ -313,6 +314,23 @@ def _collisions(fields: dict[str, Any]) -> str:
         if max(field["colliding_ids"], field["colliding_impressions"]) > _SHOWN_COLLISIONS
     ]
     return "; ".join(many) or f"at most {_SHOWN_COLLISIONS:.0%} of any field's ids share a bucket"
+
+
+def _drift(movements: list[dict[str, Any]]) -> str | Text:
+    """Returns what is beyond its bound, or else what has moved the most."""
+    beyond = [movement for movement in movements if movement["is_beyond"]]
+    if not beyond:
+        bound = any(movement["bound"] is not None for movement in movements)
+        most = max(movements, key=lambda movement: movement["value"], default=None)
+        largest = f"; largest: {_movement(most)}" if most else ""
+        return ("all within their bounds" if bound else "no bounds are set") + largest
+    return Text("beyond its bound: " + "; ".join(map(_movement, beyond)), "yellow")
+
+
+def _movement(movement: dict[str, Any]) -> str:
+    most = f", most at {movement['most_moved']}" if movement["most_moved"] else ""
+    bound = f" > {movement['bound']:g}" if movement["is_beyond"] else ""
+    return f"{movement['feature']} {movement['kind']} {movement['value']:.3f}{bound}{most}"
 
 
 def _tuned(tuned: dict[str, Any]) -> str:

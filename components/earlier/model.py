@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-
 from ml_metadata import MetadataStore
-from ml_metadata.proto.metadata_store_pb2 import Artifact as Record
-from ml_metadata.proto.metadata_store_pb2 import Event
 from tfx.dsl.components.common.resolver import ResolverStrategy
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
 from tfx.types.artifact import Artifact
 
-_DAYS = "days"  # the property of ImpressionLogExampleGen's Examples: JSON of the days by split
+from components.earlier.days import days_of, examples_among, inputs_of
+
 ROLLED_BACK = "rolled_back"  # of a Model that a rollback took out of service: when, ISO 8601
 
 
@@ -39,7 +35,7 @@ class EarlierModelStrategy(ResolverStrategy):
             input_dict: The inputs.
         """
         (examples,) = input_dict["examples"]
-        last_day = _days(examples.mlmd_artifact, "train")[-1]
+        last_day = days_of(examples.mlmd_artifact, "train")[-1]
         blessings = {
             blessing.get_int_custom_property("current_model_id"): blessing
             for blessing in input_dict["model_blessing"]
@@ -47,7 +43,9 @@ class EarlierModelStrategy(ResolverStrategy):
         }
         for model in sorted(input_dict["model"], key=lambda model: model.id, reverse=True):
             if model.id in blessings and not model.get_string_custom_property(ROLLED_BACK):
-                learned = [day for found in _examples_of(store, model.id) for day in _days(found, "train")]
+                # Transform's inputs, whose outputs are the Trainer's.
+                origins = examples_among(store, inputs_of(store, inputs_of(store, [model.id])))
+                learned = [day for found in origins for day in days_of(found, "train")]
                 if learned and max(learned) < last_day:
                     return {"examples": [examples], "model": [model], "model_blessing": [blessings[model.id]]}
         return {"examples": [examples], "model": [], "model_blessing": []}
@@ -71,27 +69,3 @@ class BaselineStrategy(LatestBlessedModelStrategy):
         models = [model for model in input_dict["model"] if not model.get_string_custom_property(ROLLED_BACK)]
         resolved: dict[str, list[Artifact]] = super().resolve_artifacts(store, input_dict | {"model": models})
         return resolved
-
-
-def _days(examples: Record, split: str) -> list[str]:
-    """Returns a split's days, oldest first, as YYYY-MM-DD."""
-    return list(json.loads(examples.custom_properties[_DAYS].string_value)[split])
-
-
-def _examples_of(store: MetadataStore, model_id: int) -> Iterator[Record]:
-    """Yields the Examples that a model was trained on: Transform's inputs, whose outputs are the Trainer's."""
-    for record in store.get_artifacts_by_id(_inputs(store, _inputs(store, [model_id]))):
-        if _DAYS in record.custom_properties:
-            yield record
-
-
-def _inputs(store: MetadataStore, artifact_ids: Iterable[int]) -> list[int]:
-    """Returns the inputs of the executions that made artifacts."""
-    made_by = {
-        event.execution_id
-        for event in store.get_events_by_artifact_ids(list(artifact_ids))
-        if event.type == Event.OUTPUT
-    }
-    return sorted(
-        {event.artifact_id for event in store.get_events_by_execution_ids(list(made_by)) if event.type == Event.INPUT}
-    )

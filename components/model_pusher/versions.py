@@ -80,7 +80,8 @@ def digest(saved_model: str) -> str:
 def publish(saved_model: str, serving: str, source: Source) -> int:
     """Makes a SavedModel the newest version.
 
-    On a file system it appears whole: it is copied under a hidden name, which model servers pass over, and renamed. An object store (`gs://`, `s3://`) cannot rename a folder: there `saved_model.pb`, without which no model server
+    On a file system it appears whole: it is copied under a hidden name, which model servers pass over, and renamed.
+    An object store (`gs://`, `s3://`) cannot rename a folder: there `saved_model.pb`, without which no model server
     takes a version for one, comes last.
 
     Args:

@@ -19,7 +19,9 @@ EDGES = {
     "StatisticsGen": {"ImpressionLogExampleGen", "CuratedSchemaGen"},
     "ExampleValidator": {"StatisticsGen", "CuratedSchemaGen"},
     "SchemaGate": {"ExampleValidator", "CuratedSchemaGen"},
-    "Transform": {"ImpressionLogExampleGen", "SchemaGate"},
+    "EarlierStatistics": {"ImpressionLogExampleGen"},
+    "DriftGate": {"StatisticsGen", "EarlierStatistics"},
+    "Transform": {"ImpressionLogExampleGen", "SchemaGate", "DriftGate"},
     "Trainer": {"Transform"},
     "LatestBlessedModel": set(),
     "Evaluator": {"ImpressionLogExampleGen", "Trainer", "LatestBlessedModel", "SchemaGate"},
@@ -70,6 +72,8 @@ CHANGES = {
     "training": ("training.learning_rate=0.5", {"Trainer"}),
     "model": ("model.embedding_dim=3", {"Trainer"}),
     "slices": ("evaluation.slices=[[age]]", {"Evaluator"}),
+    "a gate": ("evaluation.min_auc=0.7", {"Evaluator"}),
+    "a limit of serving": ("serving_check.max_p50_ms=5", {"ServingCheck"}),
     "eval days": ("log.eval_days=3", {"ImpressionLogExampleGen"}),
 }
 
@@ -98,8 +102,8 @@ def test_a_changed_setting_repeats_the_tuning_that_depends_on_it(change, changed
 EDITS = {
     "transform": {"Transform"},
     "trainer": {"Tuner", "Trainer"},
-    "schemas": {"ImpressionLogExampleGen", "SchemaGate", "Transform", "Tuner", "Trainer"},
-    "components": {"ImpressionLogExampleGen", "SchemaGate"},
+    "schemas": {"ImpressionLogExampleGen", "SchemaGate", "DriftGate", "Transform", "Tuner", "Trainer", "ServingCheck"},
+    "components": {"ImpressionLogExampleGen", "SchemaGate", "DriftGate", "ServingCheck"},
 }
 
 
