@@ -102,6 +102,28 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class ServingCheckConfig:
+    """What a model has to show in a process of its own before it is pushed; see `components/serving_check`.
+
+    Attributes:
+        num_examples: Impressions of the eval split that it is asked for.
+        max_difference: How much two ctrs of one impression may differ: alone and in a batch, by another signature, in
+            the Evaluator.
+        max_p50_ms: Greatest median latency of one impression, in milliseconds.
+        max_p99_ms: Greatest 99th percentile of it.
+        max_size_mb: Greatest size of the model's files, in megabytes.
+        timeout_seconds: After how long the check ends and fails.
+    """
+
+    num_examples: Positive = 256
+    max_difference: NonNegative = 1e-5
+    max_p50_ms: Annotated[float, Field(gt=0)] = 20.0
+    max_p99_ms: Annotated[float, Field(gt=0)] = 200.0
+    max_size_mb: Annotated[float, Field(gt=0)] = 4000.0
+    timeout_seconds: Annotated[float, Field(gt=0)] = 600.0
+
+
+@dataclass(frozen=True, config=STRICT)
 class PusherConfig:
     """What is kept in service.
 
@@ -128,6 +150,7 @@ class PipelineConfig:
         training: Its training.
         tuner: The search for better values of these two.
         evaluation: Metrics, slices and thresholds.
+        serving_check: What a model has to show before it is pushed.
         pusher: The serving folder.
         beam_args: Flags for Apache Beam; empty for its direct runner on this machine.
     """
@@ -142,6 +165,7 @@ class PipelineConfig:
     training: TrainingConfig = TrainingConfig()
     tuner: TunerConfig = TunerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    serving_check: ServingCheckConfig = ServingCheckConfig()
     pusher: PusherConfig = PusherConfig()
     beam_args: tuple[str, ...] = ()
 

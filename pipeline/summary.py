@@ -14,6 +14,7 @@ from typing import Any
 from tfx.types import artifact_utils
 
 from components.drift_gate.executor import read_drift
+from components.serving_check.executor import read_report
 from pipeline.collisions import describe, find_collisions, read_statistics
 from pipeline.config import PipelineConfig
 from pipeline.evaluation import read_verdict
@@ -72,6 +73,7 @@ def make_summary(
         "metrics": verdict.metrics,
         "blessed": verdict.blessed,
         "not_blessed_because": list(verdict.failures),
+        "serving_check": read_report(_output(results, "ServingCheck", "blessing").uri),
         "baseline": baseline[0].uri if baseline else None,
         "pushed_model": pushed.get_string_custom_property("pushed_destination") or None,
         "not_pushed_because": pushed.get_string_custom_property("not_pushed_because") or None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -46,7 +47,7 @@ def run_fn(fn_args: FnArgs) -> None:
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     parsing = transform_output.transformed_feature_spec()
     checkpoints_dir = _checkpoints_dir(fn_args)
-    model, _ = fit(
+    model, history = fit(
         spec,
         model_config,
         training_config,
@@ -56,7 +57,12 @@ def run_fn(fn_args: FnArgs) -> None:
         checkpoints_dir,
         _earlier_state(fn_args) if training_config.warm_start else None,
     )
-    export(model, transform_output, spec, fn_args.serving_model_dir, training_config.negative_sampling_rate)
+    card = {
+        "model": dataclasses.asdict(model_config),
+        "training": dataclasses.asdict(training_config),
+        "epochs": {name: [float(value) for value in values] for name, values in history.history.items()},
+    }
+    export(model, transform_output, spec, fn_args.serving_model_dir, training_config.negative_sampling_rate, card)
     if training_config.warm_start:
         save_state(model, _state_beside(fn_args.serving_model_dir))
     shutil.rmtree(os.path.dirname(checkpoints_dir))

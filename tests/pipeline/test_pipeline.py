@@ -25,7 +25,8 @@ EDGES = {
     "Trainer": {"Transform"},
     "LatestBlessedModel": set(),
     "Evaluator": {"ImpressionLogExampleGen", "Trainer", "LatestBlessedModel", "SchemaGate"},
-    "Pusher": {"Trainer", "Evaluator"},
+    "ServingCheck": {"ImpressionLogExampleGen", "SchemaGate", "Trainer", "Evaluator"},
+    "Pusher": {"Trainer", "Evaluator", "ServingCheck"},
 }
 
 
@@ -47,7 +48,7 @@ def test_the_tuner_is_between_transform_and_trainer_where_there_are_trials():
         "Tuner": {"ImpressionLogExampleGen", "Transform"},
         "Trainer": {"Transform", "Tuner"},
     }
-    assert list(nodes)[-5:] == ["Transform", "Tuner", "Trainer", "Evaluator", "Pusher"]
+    assert list(nodes)[-5:] == ["Tuner", "Trainer", "Evaluator", "ServingCheck", "Pusher"]
     (channel,) = nodes["Trainer"].inputs.inputs["hyperparameters"].channels
     assert channel.output_key == "best_hyperparameters"
     parameters = {name: value.field_value.string_value for name, value in nodes["Tuner"].parameters.parameters.items()}
@@ -71,6 +72,8 @@ CHANGES = {
     "training": ("training.learning_rate=0.5", {"Trainer"}),
     "model": ("model.embedding_dim=3", {"Trainer"}),
     "slices": ("evaluation.slices=[[age]]", {"Evaluator"}),
+    "a gate": ("evaluation.min_auc=0.7", {"Evaluator"}),
+    "a limit of serving": ("serving_check.max_p50_ms=5", {"ServingCheck"}),
     "eval days": ("log.eval_days=3", {"ImpressionLogExampleGen"}),
 }
 
@@ -99,8 +102,8 @@ def test_a_changed_setting_repeats_the_tuning_that_depends_on_it(change, changed
 EDITS = {
     "transform": {"Transform"},
     "trainer": {"Tuner", "Trainer"},
-    "schemas": {"ImpressionLogExampleGen", "SchemaGate", "DriftGate", "Transform", "Tuner", "Trainer"},
-    "components": {"ImpressionLogExampleGen", "SchemaGate", "DriftGate"},
+    "schemas": {"ImpressionLogExampleGen", "SchemaGate", "DriftGate", "Transform", "Tuner", "Trainer", "ServingCheck"},
+    "components": {"ImpressionLogExampleGen", "SchemaGate", "DriftGate", "ServingCheck"},
 }
 
 
