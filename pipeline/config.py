@@ -18,6 +18,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from components.impression_log_example_gen.columns import TimestampUnit
+from pipeline.kubeflow_config import KubeflowConfig
 from trainer.config import STRICT, ModelConfig, NonNegative, Positive, TrainingConfig
 from trainer.hyperparameters import TunerConfig
 
@@ -92,6 +93,7 @@ class PipelineConfig:
         tuner: The search for better values of these two.
         evaluation: Metrics, slices and thresholds.
         beam_args: Flags for Apache Beam; empty for its direct runner on this machine.
+        kubeflow: Where things are on Kubeflow Pipelines, and what each container gets.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = "movielens"
@@ -104,6 +106,7 @@ class PipelineConfig:
     tuner: TunerConfig = TunerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     beam_args: tuple[str, ...] = ()
+    kubeflow: KubeflowConfig = KubeflowConfig()
 
 
 def load_config(path: pathlib.Path | None, overrides: Sequence[str] = ()) -> PipelineConfig:
@@ -116,7 +119,20 @@ def load_config(path: pathlib.Path | None, overrides: Sequence[str] = ()) -> Pip
     Raises:
         ConfigError: The file cannot be read, or a key or a value is wrong; one line for each problem.
     """
-    tree = _read_file(DEFAULT if path is None else path)
+    return _overridden(_read_file(DEFAULT if path is None else path), overrides)
+
+
+def with_overrides(config: PipelineConfig, overrides: Sequence[str]) -> PipelineConfig:
+    """Returns the config with other values; see `load_config`.
+
+    Args:
+        config: The config.
+        overrides: Values to use in place of the config's.
+    """
+    return _overridden(json.loads(config_to_json(config)), overrides)
+
+
+def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> PipelineConfig:
     for override in overrides:
         _apply(override, tree)
     problems = list(_strange_values(tree))
