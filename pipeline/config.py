@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from components.drift_gate.bounds import DriftBounds
 from components.impression_log_example_gen.columns import TimestampUnit
+from pipeline.kubeflow_config import KubeflowConfig
 from schemas.features import FeatureSpec, NumericFeature
 from trainer.config import STRICT, ModelConfig, NonNegative, Positive, TrainingConfig
 from trainer.hyperparameters import TunerConfig
@@ -153,6 +154,7 @@ class PipelineConfig:
         serving_check: What a model has to show before it is pushed.
         pusher: The serving folder.
         beam_args: Flags for Apache Beam; empty for its direct runner on this machine.
+        kubeflow: Where things are on Kubeflow Pipelines, and what each container gets.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = "movielens"
@@ -168,6 +170,7 @@ class PipelineConfig:
     serving_check: ServingCheckConfig = ServingCheckConfig()
     pusher: PusherConfig = PusherConfig()
     beam_args: tuple[str, ...] = ()
+    kubeflow: KubeflowConfig = KubeflowConfig()
 
 
 def load_config(path: pathlib.Path | None, overrides: Sequence[str] = ()) -> PipelineConfig:
@@ -180,7 +183,20 @@ def load_config(path: pathlib.Path | None, overrides: Sequence[str] = ()) -> Pip
     Raises:
         ConfigError: The file cannot be read, or a key or a value is wrong; one line for each problem.
     """
-    tree = _read_file(DEFAULT if path is None else path)
+    return _overridden(_read_file(DEFAULT if path is None else path), overrides)
+
+
+def with_overrides(config: PipelineConfig, overrides: Sequence[str]) -> PipelineConfig:
+    """Returns the config with other values; see `load_config`.
+
+    Args:
+        config: The config.
+        overrides: Values to use in place of the config's.
+    """
+    return _overridden(json.loads(config_to_json(config)), overrides)
+
+
+def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> PipelineConfig:
     for override in overrides:
         _apply(override, tree)
     problems = list(_strange_values(tree))
