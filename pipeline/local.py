@@ -27,7 +27,7 @@ from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline.config import PipelineConfig, config_from_json
-from pipeline.node import NodeResult, launch_node
+from pipeline.node import NodeResult, clear_away, launch_node
 from pipeline.pipeline import create_pipeline
 from pipeline.summary import make_summary
 
@@ -61,6 +61,7 @@ class ReportingDagRunner(LocalDagRunner):
         if run_options is not None:
             raise ValueError("partial runs are not supported")
         runtime_parameter_utils.substitute_runtime_parameter(pipeline, {PIPELINE_RUN_ID_PARAMETER_NAME: self.run_id})
+        clear_away(pipeline)
         for node in pipeline.nodes:
             self.running = node.pipeline_node.node_info.id
             self._emit({"event": "started", "component": self.running})

@@ -133,6 +133,20 @@ def test_after_all_kills_the_model_is_that_of_an_undisturbed_run(two_at_once, un
     assert summary["pushed_model"] == str(version)
 
 
+def test_nothing_is_left_of_the_runs_that_were_killed(two_at_once, workplace):
+    home = workplace / "runs/faults"
+    config = metadata_store_pb2.ConnectionConfig()
+    config.sqlite.filename_uri = str(home / "metadata.sqlite")
+    executions = metadata_store.MetadataStore(config).get_executions()
+    states = [execution.last_known_state for execution in executions]
+    assert states.count(metadata_store_pb2.Execution.FAILED) == len(killed.POINTS)
+    assert metadata_store_pb2.Execution.RUNNING not in states
+    live = {artifact.uri for artifact in _artifacts(home)}
+    outputs = [path for path in (home / "root").glob("*/*/*") if path.name.isdecimal()]  # component/output/execution
+    assert outputs
+    assert {str(path) for path in outputs} <= live
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 64 MB."""
