@@ -13,7 +13,7 @@ from typing import Any
 
 from tfx.types import artifact_utils
 
-from pipeline.collisions import describe, find_collisions, read_statistics
+from components.evaluation_report.collisions import describe, find_collisions, read_statistics
 from pipeline.config import PipelineConfig
 from pipeline.evaluation import read_verdict
 from pipeline.node import NodeResult
