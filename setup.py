@@ -13,7 +13,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["pipeline*", "components*", "transform*", "trainer*", "schemas*"]),
-    package_data={"pipeline": ["configs/*.yaml"], "schemas": ["*.pbtxt"]},
+    package_data={
+        "components": ["evaluation_report/templates/*"],
+        "pipeline": ["configs/*.yaml"],
+        "schemas": ["*.pbtxt"],
+    },
     install_requires=[
         "tfx>=1.16,<1.22",
         # TFX 1.16, the newest for Python 3.10 on glibc < 2.39, admits newer releases of these two and breaks on them:
