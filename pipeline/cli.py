@@ -13,6 +13,8 @@ from typing import IO, Any
 
 import click
 
+from pipeline import cli_report
+
 _CONFIG = click.option(
     "--config",
     type=click.Path(path_type=pathlib.Path),
@@ -227,6 +229,8 @@ def _print_error(message: str) -> None:
     lines = message.replace("\n", "\n     ")
     click.secho(f"ctr: {lines}", fg="red", err=True)
 
+
+cli_report.add_commands(main, _CONFIG, _one_line)
 
 if __name__ == "__main__":
     main(prog_name="ctr")

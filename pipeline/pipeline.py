@@ -21,10 +21,11 @@ from components.curated_schema_gen.component import CuratedSchemaGen
 from components.drift_gate.component import DriftGate
 from components.earlier.model import BaselineStrategy, EarlierModelStrategy
 from components.earlier.statistics import EarlierStatisticsStrategy
+from components.evaluation_report.component import EvaluationReport
 from components.impression_log_example_gen.component import ImpressionLogExampleGen
 from components.model_pusher.component import ModelPusher
 from components.schema_gate.component import SchemaGate
-from pipeline.config import PipelineConfig
+from pipeline.config import PipelineConfig, config_to_json
 from pipeline.evaluation import make_eval_config
 from pipeline.fingerprint import source_fingerprint
 from pipeline.schema_file import find_schema
@@ -39,6 +40,9 @@ LOCAL_BEAM_ARGS = (
     "--runner=apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
     "--sdk_container_image=unused",
 )
+
+# A run goes on where one of these has failed, and says so: no other component needs what it makes. See ADR 0014.
+OPTIONAL_NODES = frozenset({"EvaluationReport"})
 
 
 def create_pipeline(config: PipelineConfig) -> Pipeline:
@@ -145,6 +149,19 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         eval_config=make_eval_config(config.evaluation, spec),
         schema=gate.outputs["schema"],
     )
+    # Before the Pusher, so that there is a report where the push fails.
+    report = EvaluationReport(
+        evaluation=evaluator.outputs["evaluation"],
+        model=trainer.outputs["model"],
+        baseline_model=baseline.outputs["model"],
+        examples=example_gen.outputs["examples"],
+        statistics=statistics_gen.outputs["statistics"],
+        anomalies=validator.outputs["anomalies"],
+        drift=drift_gate.outputs["drift"],
+        features=config.features,
+        config=config_to_json(config),
+        source_fingerprint=source_fingerprint("components", "schemas", suffixes=(".py", ".j2", ".css", ".js")),
+    )
     pusher = ModelPusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
@@ -168,6 +185,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             trainer,
             baseline,
             evaluator,
+            report,
             pusher,
         ],
         enable_cache=True,

@@ -15,6 +15,7 @@ from tfx.types import artifact_utils
 
 from components.drift_gate.executor import read_drift
 from components.evaluation_report.collisions import describe, find_collisions, read_statistics
+from components.evaluation_report.files import PAGE
 from pipeline.config import PipelineConfig
 from pipeline.evaluation import read_verdict
 from pipeline.node import NodeResult
@@ -31,6 +32,7 @@ def make_summary(
     run_id: str,
     results: Mapping[str, NodeResult],
     seconds: Mapping[str, float],
+    problems: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Returns the content of `summary.json`, but for `total_seconds` and `peak_rss_mb`.
 
@@ -39,6 +41,7 @@ def make_summary(
         run_id: The TFX run id.
         results: The result of each node, by its id.
         seconds: Seconds that each node took.
+        problems: Why a node has failed that the run went on without, by its id.
     """
     (examples,) = results["ImpressionLogExampleGen"].outputs["examples"]
     baseline = results["LatestBlessedModel"].outputs.get("model", [])
@@ -73,10 +76,19 @@ def make_summary(
         "blessed": verdict.blessed,
         "not_blessed_because": list(verdict.failures),
         "baseline": baseline[0].uri if baseline else None,
+        "report": _report(results),
+        "no_report_because": (problems or {}).get("EvaluationReport"),
         "pushed_model": pushed.get_string_custom_property("pushed_destination") or None,
         "not_pushed_because": pushed.get_string_custom_property("not_pushed_because") or None,
         "seconds": {node: round(taken, 3) for node, taken in seconds.items()},
     }
+
+
+def _report(results: Mapping[str, NodeResult]) -> str | None:
+    """Returns the page of the evaluation, if there is one."""
+    if "EvaluationReport" not in results:
+        return None
+    return os.path.join(_output(results, "EvaluationReport", "report").uri, PAGE)
 
 
 def _output(results: Mapping[str, NodeResult], node_id: str, key: str) -> Any:

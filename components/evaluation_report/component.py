@@ -11,6 +11,7 @@ from tfx.types.channel import BaseChannel, Channel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples, ExampleStatistics, Model, ModelEvaluation
 
+from components.drift_gate.component import DriftReport
 from components.evaluation_report.executor import Executor
 
 
@@ -35,6 +36,7 @@ class EvaluationReportSpec(ComponentSpec):
         "examples": ChannelParameter(type=Examples),
         "statistics": ChannelParameter(type=ExampleStatistics),
         "anomalies": ChannelParameter(type=ExampleAnomalies),
+        "drift": ChannelParameter(type=DriftReport),
     }
     OUTPUTS: ClassVar[dict[str, ChannelParameter]] = {"report": ChannelParameter(type=Report)}
 
@@ -58,6 +60,7 @@ class EvaluationReport(BaseComponent):
         examples: BaseChannel,
         statistics: BaseChannel,
         anomalies: BaseChannel,
+        drift: BaseChannel,
         features: str,
         config: str,
         source_fingerprint: str,
@@ -71,6 +74,7 @@ class EvaluationReport(BaseComponent):
             examples: What it was trained and evaluated on, type Examples, from ImpressionLogExampleGen.
             statistics: Those of the examples, type ExampleStatistics.
             anomalies: Those of the examples, type ExampleAnomalies.
+            drift: How far the examples have moved, type DriftReport.
             features: The feature spec, as `package.module:NAME`.
             config: The pipeline's settings as JSON, to be shown.
             source_fingerprint: A digest of the report's code, for the cache's key.
@@ -84,6 +88,7 @@ class EvaluationReport(BaseComponent):
                 examples=examples,
                 statistics=statistics,
                 anomalies=anomalies,
+                drift=drift,
                 features=features,
                 config=config,
                 source_fingerprint=source_fingerprint,

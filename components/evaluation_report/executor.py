@@ -10,16 +10,17 @@ import platform
 from typing import Any
 
 from absl import logging
-from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.dsl.components.base.base_executor import BaseExecutor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 
+from components.drift_gate.executor import read_drift
 from components.evaluation.results import read_evaluation
 from components.evaluation_report.collisions import find_collisions, read_statistics
+from components.evaluation_report.files import FIGURES, PAGE
 from components.evaluation_report.page import render
-from components.evaluation_report.report import FIGURES, PAGE, Context, Drift, Examples, Split, make_report
+from components.evaluation_report.report import Context, Examples, Split, make_report
 from components.schema_gate.executor import describe, read_anomalies
 from schemas import training_log
 from schemas.features import load_spec
@@ -46,8 +47,8 @@ class Executor(BaseExecutor):
         """Writes `report.html` and `report.json`.
 
         Args:
-            input_dict: One artifact each of `evaluation`, `examples`, `statistics`, `anomalies` and `model`, and at
-                most one `baseline_model`.
+            input_dict: One artifact each of `evaluation`, `examples`, `statistics`, `anomalies`, `drift` and `model`,
+                and at most one `baseline_model`.
             output_dict: `report`, one EvaluationReport artifact.
             exec_properties: The component's parameters.
         """
@@ -102,18 +103,9 @@ def read_examples(input_dict: dict[str, list[Artifact]], features: str) -> Examp
         quarantined=json.loads(examples.get_string_custom_property("quarantined")),
         quarantine=examples.get_string_custom_property("quarantine") or None,
         anomalies=tuple(f"{split}: {line}" for split, of_split in anomalies.items() for line in describe(of_split)),
-        drift=tuple(drift for split, of_split in anomalies.items() for drift in _drift(split, of_split)),
+        drift=tuple(read_drift(artifact_utils.get_single_uri(input_dict["drift"]))),
         collisions=find_collisions(load_spec(features), read_statistics(training)),
     )
-
-
-def _drift(split: str, anomalies: anomalies_pb2.Anomalies) -> list[Drift]:
-    return [
-        Drift(".".join(entry.path.step), kind, split, measurement.value, measurement.threshold)
-        for entry in anomalies.drift_skew_info
-        for kind, measurements in (("drift", entry.drift_measurements), ("skew", entry.skew_measurements))
-        for measurement in measurements
-    ]
 
 
 def _read_training(model: Artifact) -> TrainingLog | None:

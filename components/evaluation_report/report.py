@@ -8,12 +8,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from components.drift_gate.measure import Movement
 from components.evaluation.results import Evaluation
 from components.evaluation_report.collisions import Collisions
 from components.evaluation_report.curves import Curves, make_curves
 from schemas.training_log import TrainingLog
 
-PAGE, FIGURES = "report.html", "report.json"  # in the artifact's folder
 FORMAT = 1  # of report.json
 
 
@@ -33,25 +33,6 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
-class Drift:
-    """How far a feature's distribution is from the one that it is compared with.
-
-    Attributes:
-        feature: The feature.
-        kind: `drift`, from the days before; or `skew`, from what is served.
-        split: The split in which it was measured.
-        value: The distance.
-        threshold: The greatest that is allowed.
-    """
-
-    feature: str
-    kind: str
-    split: str
-    value: float
-    threshold: float
-
-
-@dataclasses.dataclass(frozen=True)
 class Examples:
     """What the model was trained and measured on.
 
@@ -61,7 +42,7 @@ class Examples:
         quarantined: Bad rows that were left out, by reason.
         quarantine: The file that has them, or None.
         anomalies: What does not fit the schema, a sentence each.
-        drift: Distances between distributions that were measured.
+        drift: How far each feature has moved, as DriftGate measured it.
         collisions: Ids that share a bucket, by field.
     """
 
@@ -70,7 +51,7 @@ class Examples:
     quarantined: Mapping[str, int]
     quarantine: str | None
     anomalies: tuple[str, ...]
-    drift: tuple[Drift, ...]
+    drift: tuple[Movement, ...]
     collisions: Mapping[str, Collisions]
 
 
@@ -119,7 +100,7 @@ class Report:
 
     def to_json(self) -> str:
         """Returns it as JSON, with numbers to seven digits; one that is not finite is null."""
-        tree = {
+        tree: dict[str, Any] = {
             "format": FORMAT,
             "blessed": self.evaluation.blessed,
             **dataclasses.asdict(self.context),
@@ -127,6 +108,8 @@ class Report:
             "slices": [dataclasses.asdict(part) for part in self.evaluation.slices],
             "curves": {model: dataclasses.asdict(curves) for model, curves in self.curves.items()},
         }
+        moved = zip(self.context.examples.drift, tree["examples"]["drift"], strict=True)
+        tree["examples"]["drift"] = [of | {"is_beyond": movement.is_beyond} for movement, of in moved]
         return json.dumps(_finite(tree), allow_nan=False)
 
 

@@ -35,6 +35,8 @@ SUMMARY: dict[str, Any] = {
     "blessed": True,
     "not_blessed_because": None,
     "baseline": None,
+    "report": "root/EvaluationReport/report/14/report.html",
+    "no_report_because": None,
     "pushed_model": "serving/17",
     "not_pushed_because": None,
     "seconds": {"Trainer": 12.3},

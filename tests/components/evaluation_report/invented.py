@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from components.drift_gate.measure import Movement
 from components.evaluation.results import Evaluation, Figure, Gate, ScoreHistogram, SliceEvaluation
 from components.evaluation_report.collisions import Collisions
-from components.evaluation_report.report import Context, Drift, Examples, Split
+from components.evaluation_report.report import Context, Examples, Split
 from schemas.training_log import TrainingLog
 
 HOSTILE = """</script><script>window.hacked = 1</script>"><img src=x onerror="window.hacked = 2">'`{{ 7 * 7 }}"""
@@ -67,7 +68,10 @@ def context(*, has_baseline=True, config=None):
             quarantined={"negative id": 9, "label missing or not 0 or 1": 3},
             quarantine="runs/movielens/quarantine/2026-11-04-0a1b2c3d.jsonl",
             anomalies=(),
-            drift=(Drift("gender", "drift", "train", 0.012, 0.05), Drift("age", "drift", "train", 0.11, 0.05)),
+            drift=(
+                Movement("gender", "drift", "L-infinity", 0.012, 0.05, "warn"),
+                Movement("item_id", "skew", "L-infinity", 0.11, 0.05, "warn", HOSTILE),
+            ),
             collisions={
                 "user_id": Collisions(943, 10_000, 0.094, 0.078, True),
                 "item_id": Collisions(1_682, 20_000, 0.083, 0.093, True),

@@ -105,7 +105,7 @@ def test_what_it_was_trained_on_is_told():
     page = render(_report())
     for expected in ("90,641", "2026-11-01 to 2026-11-03", "<strong>12 bad rows</strong>", "9: negative id", "9.4%"):
         assert expected in page
-    assert '<td class="worse">0.11</td>' in page  # the drift above its threshold
+    assert '<td class="worse">0.11 ✗</td>' in page  # the drift beyond its bound
     assert "learning_rate: 0.0005" in page
 
 
