@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 PYTHON := .venv/bin/python
-SOURCES := pipeline components transform trainer schemas tests benchmarks setup.py
+SOURCES := pipeline components transform trainer schemas kubeflow tests benchmarks setup.py
 
 .PHONY: help setup browser run test test-unit lint format lock bench-ingest bench-quality bench-speed bench-continuous
 

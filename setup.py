@@ -12,7 +12,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=find_packages(include=["pipeline*", "components*", "transform*", "trainer*", "schemas*"]),
+    # `kubeflow` has no __init__.py, so that it does not shadow the SDK of that name; `ctr kubeflow` finds its files.
+    packages=[*find_packages(include=["pipeline*", "components*", "transform*", "trainer*", "schemas*"]), "kubeflow"],
     package_data={
         "components": ["evaluation_report/templates/*"],
         "pipeline": ["configs/*.yaml"],
@@ -40,6 +41,7 @@ setup(
             "hypothesis",
             "import-linter",
             "ipykernel",
+            "kfp-kubernetes",
             "mypy",
             "nbclient",
             "pytest",

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import click
 
-from pipeline import cli_report
+from pipeline import cli_kubeflow, cli_report
 
 _CONFIG = click.option(
     "--config",
@@ -230,6 +230,7 @@ def _print_error(message: str) -> None:
     click.secho(f"ctr: {lines}", fg="red", err=True)
 
 
+cli_kubeflow.add_commands(main, _CONFIG, _one_line)
 cli_report.add_commands(main, _CONFIG, _one_line)
 
 if __name__ == "__main__":

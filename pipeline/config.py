@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from components.drift_gate.bounds import DriftBounds
 from components.impression_log_example_gen.columns import TimestampUnit
+from pipeline.kubeflow_config import KubeflowConfig
 from schemas.features import FeatureSpec, NumericFeature
 from trainer.config import STRICT, ModelConfig, NonNegative, Positive, TrainingConfig
 from trainer.hyperparameters import TunerConfig
@@ -102,6 +103,28 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class ServingCheckConfig:
+    """What a model has to show in a process of its own before it is pushed; see `components/serving_check`.
+
+    Attributes:
+        num_examples: Impressions of the eval split that it is asked for.
+        max_difference: How much two ctrs of one impression may differ: alone and in a batch, by another signature, in
+            the Evaluator.
+        max_p50_ms: Greatest median latency of one impression, in milliseconds.
+        max_p99_ms: Greatest 99th percentile of it.
+        max_size_mb: Greatest size of the model's files, in megabytes.
+        timeout_seconds: After how long the check ends and fails.
+    """
+
+    num_examples: Positive = 256
+    max_difference: NonNegative = 1e-5
+    max_p50_ms: Annotated[float, Field(gt=0)] = 20.0
+    max_p99_ms: Annotated[float, Field(gt=0)] = 200.0
+    max_size_mb: Annotated[float, Field(gt=0)] = 4000.0
+    timeout_seconds: Annotated[float, Field(gt=0)] = 600.0
+
+
+@dataclass(frozen=True, config=STRICT)
 class PusherConfig:
     """What is kept in service.
 
@@ -128,8 +151,10 @@ class PipelineConfig:
         training: Its training.
         tuner: The search for better values of these two.
         evaluation: Metrics, slices and thresholds.
+        serving_check: What a model has to show before it is pushed.
         pusher: The serving folder.
         beam_args: Flags for Apache Beam; empty for its direct runner on this machine.
+        kubeflow: Where things are on Kubeflow Pipelines, and what each container gets.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = "movielens"
@@ -142,8 +167,10 @@ class PipelineConfig:
     training: TrainingConfig = TrainingConfig()
     tuner: TunerConfig = TunerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    serving_check: ServingCheckConfig = ServingCheckConfig()
     pusher: PusherConfig = PusherConfig()
     beam_args: tuple[str, ...] = ()
+    kubeflow: KubeflowConfig = KubeflowConfig()
 
 
 def load_config(path: pathlib.Path | None, overrides: Sequence[str] = ()) -> PipelineConfig:
@@ -156,7 +183,20 @@ def load_config(path: pathlib.Path | None, overrides: Sequence[str] = ()) -> Pip
     Raises:
         ConfigError: The file cannot be read, or a key or a value is wrong; one line for each problem.
     """
-    tree = _read_file(DEFAULT if path is None else path)
+    return _overridden(_read_file(DEFAULT if path is None else path), overrides)
+
+
+def with_overrides(config: PipelineConfig, overrides: Sequence[str]) -> PipelineConfig:
+    """Returns the config with other values; see `load_config`.
+
+    Args:
+        config: The config.
+        overrides: Values to use in place of the config's.
+    """
+    return _overridden(json.loads(config_to_json(config)), overrides)
+
+
+def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> PipelineConfig:
     for override in overrides:
         _apply(override, tree)
     problems = list(_strange_values(tree))

@@ -1,17 +1,39 @@
-"""Launches one node of a compiled pipeline with TFX's own launcher."""
+"""Runs one node of the pipeline with TFX's own launcher: for `ctr run`, and as the command of every container.
+
+    python -m pipeline.node --node Trainer --run-id ID --config JSON --metadata grpc://HOST:PORT [--set KEY=VALUE ...]
+
+Every container of a run builds the same pipeline from the same config, and takes its node of it. A second attempt of a
+node in the same run is safe: a node that has succeeded is not run again, and what a failed or killed one has left is
+removed first. Only two attempts at the same time are not.
+"""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import json
+import logging
+import os
+import signal
+import sys
 from collections.abc import Mapping, Sequence
 
+import absl.logging
 from ml_metadata.proto import metadata_store_pb2
+from tfx.dsl.compiler.compiler import Compiler
+from tfx.dsl.compiler.constants import PIPELINE_RUN_ID_PARAMETER_NAME
+from tfx.dsl.io import fileio
 from tfx.orchestration.local import runner_utils
-from tfx.orchestration.metadata import Metadata
+from tfx.orchestration.metadata import ConnectionConfigType, Metadata
+from tfx.orchestration.portable import outputs_utils, runtime_parameter_utils
 from tfx.orchestration.portable.launcher import Launcher
-from tfx.orchestration.portable.mlmd import execution_lib
+from tfx.orchestration.portable.mlmd import context_lib, execution_lib
 from tfx.proto.orchestration import pipeline_pb2
 from tfx.types.artifact import Artifact
+
+from pipeline.config import PipelineConfig, config_from_json, with_overrides
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +64,12 @@ def launch_node(pipeline: pipeline_pb2.Pipeline, node_id: str) -> NodeResult:
     deployment = runner_utils.extract_local_deployment_config(pipeline)
     connection = deployment.metadata_connection_config
     store = getattr(connection, connection.WhichOneof("connection_config"))
+    with Metadata(store) as metadata:
+        for earlier in _earlier_attempts(metadata, node):
+            if execution_lib.is_execution_successful(earlier):
+                _LOGGER.info("%s has succeeded in an earlier attempt", node_id)
+                return _read_result(metadata, earlier)
+            _remove_outputs(pipeline, node, earlier.id)
     execution = Launcher(
         pipeline_node=node,
         mlmd_connection=Metadata(store),
@@ -56,5 +84,81 @@ def launch_node(pipeline: pipeline_pb2.Pipeline, node_id: str) -> NodeResult:
         (record,) = metadata.store.get_executions_by_id([execution.execution_id])
         if not execution_lib.is_execution_successful(record):
             raise RuntimeError(f"{node_id} did not run: its inputs could not be resolved")
-        outputs = execution_lib.get_output_artifacts(metadata, execution.execution_id)
-    return NodeResult(record.last_known_state == metadata_store_pb2.Execution.CACHED, outputs)
+        return _read_result(metadata, record)
+
+
+def _earlier_attempts(metadata: Metadata, node: pipeline_pb2.PipelineNode) -> list[metadata_store_pb2.Execution]:
+    """Returns the node's executions in this run.
+
+    TFX's launcher goes on with such an execution, and does nothing where it has succeeded. Its resolvers do not: they
+    would add another one, perhaps with another model, and the nodes after them would find both.
+    """
+    contexts = context_lib.prepare_contexts(metadata, node.contexts)
+    return list(execution_lib.get_executions_associated_with_all_contexts(metadata, contexts))
+
+
+def _remove_outputs(pipeline: pipeline_pb2.Pipeline, node: pipeline_pb2.PipelineNode, execution_id: int) -> None:
+    """Removes what an attempt that did not succeed has written: the next one writes to the same folders."""
+    resolver = outputs_utils.OutputsResolver(node, pipeline.pipeline_info, pipeline.runtime_spec)
+    written = [os.path.dirname(resolver.get_executor_output_uri(execution_id))]
+    for artifacts in resolver.generate_output_artifacts(execution_id).values():
+        written += [artifact.uri for artifact in artifacts if not artifact.is_external]
+    for path in written:
+        if fileio.exists(path):
+            _LOGGER.info("removing %s, which an earlier attempt has left", path)
+            (fileio.rmtree if fileio.isdir(path) else fileio.remove)(path)
+
+
+def _read_result(metadata: Metadata, execution: metadata_store_pb2.Execution) -> NodeResult:
+    outputs = execution_lib.get_output_artifacts(metadata, execution.id)
+    return NodeResult(execution.last_known_state == metadata_store_pb2.Execution.CACHED, outputs)
+
+
+def compile_for_run(config: PipelineConfig, run_id: str, store: ConnectionConfigType) -> pipeline_pb2.Pipeline:
+    """Returns the compiled pipeline of one run.
+
+    Args:
+        config: The pipeline's settings.
+        run_id: The run's id, the same for all its nodes.
+        store: Where the metadata is.
+    """
+    from pipeline.pipeline import create_pipeline
+
+    pipeline = create_pipeline(config)
+    pipeline.metadata_connection_config = store
+    compiled = Compiler().compile(pipeline)
+    runtime_parameter_utils.substitute_runtime_parameter(compiled, {PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
+    return compiled
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The container's process.
+
+    Args:
+        arguments: The command line; by default this process's.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--node", required=True, help="the node's id")
+    parser.add_argument("--run-id", required=True, help="the run's id, the same for all its nodes")
+    parser.add_argument("--config", required=True, help="the pipeline's settings, in JSON")
+    parser.add_argument("--metadata", required=True, help="the metadata store; see pipeline/metadata_store.py")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="KEY=VALUE, in the config's place")
+    parser.add_argument("--executor-input", help="JSON that says where KFP wants the node's outputs")
+    options = parser.parse_args(arguments)
+
+    from pipeline.kfp_outputs import write_outputs
+    from pipeline.metadata_store import connect
+
+    # As a container's first process, Python would not end by SIGTERM, only by the SIGKILL that follows.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    absl.logging.set_verbosity(absl.logging.INFO)
+    logging.getLogger().setLevel(logging.INFO)
+    config = with_overrides(config_from_json(options.config), options.overrides)
+    result = launch_node(compile_for_run(config, options.run_id, connect(options.metadata)), options.node)
+    _LOGGER.info("%s: %s", options.node, "taken from the cache" if result.cached else "done")
+    if options.executor_input:
+        write_outputs(json.loads(options.executor_input), result)
+
+
+if __name__ == "__main__":
+    main()

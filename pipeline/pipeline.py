@@ -25,6 +25,7 @@ from components.evaluation_report.component import EvaluationReport
 from components.impression_log_example_gen.component import ImpressionLogExampleGen
 from components.model_pusher.component import ModelPusher
 from components.schema_gate.component import SchemaGate
+from components.serving_check.component import ServingCheck
 from pipeline.config import PipelineConfig, config_to_json
 from pipeline.evaluation import make_eval_config
 from pipeline.fingerprint import source_fingerprint
@@ -142,11 +143,12 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         model=Channel(type=Model),
         model_blessing=Channel(type=ModelBlessing),
     ).with_id("LatestBlessedModel")
+    eval_config = make_eval_config(config.evaluation, spec)
     evaluator = Evaluator(
         examples=example_gen.outputs["examples"],
         model=trainer.outputs["model"],
         baseline_model=baseline.outputs["model"],
-        eval_config=make_eval_config(config.evaluation, spec),
+        eval_config=eval_config,
         schema=gate.outputs["schema"],
     )
     # Before the Pusher, so that there is a report where the push fails.
@@ -162,9 +164,19 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         config=config_to_json(config),
         source_fingerprint=source_fingerprint("components", "schemas", suffixes=(".py", ".j2", ".css", ".js")),
     )
+    serving_check = ServingCheck(
+        model=trainer.outputs["model"],
+        examples=example_gen.outputs["examples"],
+        schema=gate.outputs["schema"],
+        settings=dataclasses.asdict(config.serving_check),
+        eval_config=eval_config,
+        source_fingerprint=components_sources,
+    )
+    serving_check.add_upstream_node(evaluator)
     pusher = ModelPusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=serving_check.outputs["blessing"],
         serving=str(home / "serving"),
         keep_versions=config.pusher.keep_versions,
     ).with_id("Pusher")
@@ -186,6 +198,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             baseline,
             evaluator,
             report,
+            serving_check,
             pusher,
         ],
         enable_cache=True,

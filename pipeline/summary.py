@@ -16,6 +16,7 @@ from tfx.types import artifact_utils
 from components.drift_gate.executor import read_drift
 from components.evaluation_report.collisions import describe, find_collisions, read_statistics
 from components.evaluation_report.files import PAGE
+from components.serving_check.executor import read_report
 from pipeline.config import PipelineConfig
 from pipeline.evaluation import read_verdict
 from pipeline.node import NodeResult
@@ -75,6 +76,7 @@ def make_summary(
         "metrics": verdict.metrics,
         "blessed": verdict.blessed,
         "not_blessed_because": list(verdict.failures),
+        "serving_check": read_report(_output(results, "ServingCheck", "blessing").uri),
         "baseline": baseline[0].uri if baseline else None,
         "report": _report(results),
         "no_report_because": (problems or {}).get("EvaluationReport"),

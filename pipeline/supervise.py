@@ -281,6 +281,7 @@ def show_summary(summary: dict[str, Any], log: pathlib.Path, console: Console) -
         ("calibration", _decimal(metrics.get("calibration"))),
         ("verdict", Text("blessed", "green") if summary["blessed"] else Text("not blessed", "yellow")),
         *(("because", Text(" ".join(reason.split()), "yellow")) for reason in reasons),
+        ("serving", _serving(summary["serving_check"])),
         ("baseline", _short_path(summary["baseline"]) if summary["baseline"] else "none: no model was blessed before"),
         ("model", _short_path(pushed) if pushed else f"not pushed: {summary['not_pushed_because']}"),
         ("report", _report(summary)),
@@ -302,6 +303,12 @@ def _quarantine(summary: dict[str, Any]) -> str | Text:
     bad = sum(counts.values())
     share = bad / summary["rows"]
     return Text(f"{bad:,} bad rows ({share:.2%}): {reasons}; in {_short_path(summary['quarantine'])}", "yellow")
+
+
+def _serving(checks: Sequence[dict[str, Any]]) -> Text:
+    """Returns whether the model can be served, and what of it cannot."""
+    failed = [f"{check['check']}: {' '.join(check['text'].split())}" for check in checks if not check["ok"]]
+    return Text("; ".join(failed), "yellow") if failed else Text(f"{len(checks)} checks passed", "green")
 
 
 def _collisions(fields: dict[str, Any]) -> str:

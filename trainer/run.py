@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -59,7 +60,12 @@ def run_fn(fn_args: FnArgs) -> None:
         checkpoints_dir,
         _earlier_state(fn_args) if training_config.warm_start else None,
     )
-    export(model, transform_output, spec, fn_args.serving_model_dir, training_config.negative_sampling_rate)
+    card = {
+        "model": dataclasses.asdict(model_config),
+        "training": dataclasses.asdict(training_config),
+        "epochs": {name: [float(value) for value in values] for name, values in history.history.items()},
+    }
+    export(model, transform_output, spec, fn_args.serving_model_dir, training_config.negative_sampling_rate, card)
     log = TrainingLog.from_history(history.history, f"val_{training_config.monitor}")
     pathlib.Path(fn_args.serving_model_dir).with_name(training_log.FILE).write_text(log.to_json(), encoding="utf-8")
     if training_config.warm_start:

@@ -15,7 +15,8 @@ from ml_metadata.proto import metadata_store_pb2
 
 COMPONENTS = {
     "ImpressionLogExampleGen", "CuratedSchemaGen", "StatisticsGen", "ExampleValidator", "SchemaGate",
-    "EarlierStatistics", "DriftGate", "Transform", "Trainer", "LatestBlessedModel", "Evaluator", "Pusher",
+    "EarlierStatistics", "DriftGate", "Transform", "Trainer", "LatestBlessedModel", "Evaluator", "ServingCheck",
+    "Pusher",
 }  # fmt: skip
 State = metadata_store_pb2.Execution
 
@@ -65,7 +66,7 @@ def test_first_run_pushes_a_blessed_model_and_keeps_the_output_contract(first, w
     assert process.returncode == 0, process.stdout + process.stderr
     assert set(summary) == {
         "pipeline", "run_id", "stack", "rows", "quarantined", "quarantine", "examples", "collisions", "drift", "tuned",
-        "metrics", "blessed", "not_blessed_because", "baseline", "pushed_model", "not_pushed_because",
+        "metrics", "blessed", "not_blessed_because", "serving_check", "baseline", "pushed_model", "not_pushed_because",
         "seconds", "total_seconds", "peak_rss_mb",
     }  # fmt: skip
     assert summary["pipeline"] == "movielens"
@@ -138,11 +139,11 @@ def test_third_run_is_cached(third, second, workplace):
     assert process.returncode == 0, process.stdout + process.stderr
     states = _states(workplace, summary["run_id"])
     assert set(states) == COMPONENTS
-    assert collections.Counter(states.values()) == {State.CACHED: 10, State.COMPLETE: 2}
+    assert collections.Counter(states.values()) == {State.CACHED: 11, State.COMPLETE: 2}
     assert states["LatestBlessedModel"] == states["EarlierStatistics"] == State.COMPLETE
     assert len(_store(workplace).get_artifacts()) == num_artifacts_before
     assert summary["pushed_model"] == second[1]["pushed_model"]
-    assert process.stdout.count("cached") == 10
+    assert process.stdout.count("cached") == 11
 
 
 def test_an_impossible_threshold_pushes_nothing_and_says_why(third, run_pipeline, workplace):
@@ -174,7 +175,7 @@ def test_a_tuned_run_trains_with_what_was_best_and_repeats_nothing_before_it(thi
     assert summary["metrics"]["auc"] > tuned["config"] + 0.02
     states = _states(workplace, summary["run_id"])
     assert {node for node, state in states.items() if state != State.CACHED} == {
-        "EarlierStatistics", "Tuner", "Trainer", "LatestBlessedModel", "Evaluator", "Pusher",
+        "EarlierStatistics", "Tuner", "Trainer", "LatestBlessedModel", "Evaluator", "ServingCheck", "Pusher",
     }  # fmt: skip
     lines = process.stdout.splitlines()
     assert sum(line.startswith("    trial ") for line in lines) == 2

@@ -34,7 +34,8 @@ EDGES = {
         "LatestBlessedModel",
         "Evaluator",
     },
-    "Pusher": {"Trainer", "Evaluator"},
+    "ServingCheck": {"ImpressionLogExampleGen", "SchemaGate", "Trainer", "Evaluator"},
+    "Pusher": {"Trainer", "Evaluator", "ServingCheck"},
 }
 
 
@@ -56,7 +57,7 @@ def test_the_tuner_is_between_transform_and_trainer_where_there_are_trials():
         "Tuner": {"ImpressionLogExampleGen", "Transform"},
         "Trainer": {"Transform", "Tuner"},
     }
-    assert list(nodes)[-6:] == ["Transform", "Tuner", "Trainer", "Evaluator", "EvaluationReport", "Pusher"]
+    assert list(nodes)[-6:] == ["Tuner", "Trainer", "Evaluator", "EvaluationReport", "ServingCheck", "Pusher"]
     (channel,) = nodes["Trainer"].inputs.inputs["hyperparameters"].channels
     assert channel.output_key == "best_hyperparameters"
     parameters = {name: value.field_value.string_value for name, value in nodes["Tuner"].parameters.parameters.items()}
@@ -80,6 +81,8 @@ CHANGES = {
     "training": ("training.learning_rate=0.5", {"Trainer"}),
     "model": ("model.embedding_dim=3", {"Trainer"}),
     "slices": ("evaluation.slices=[[age]]", {"Evaluator"}),
+    "a gate": ("evaluation.min_auc=0.7", {"Evaluator"}),
+    "a limit of serving": ("serving_check.max_p50_ms=5", {"ServingCheck"}),
     "eval days": ("log.eval_days=3", {"ImpressionLogExampleGen"}),
 }
 
@@ -118,8 +121,9 @@ EDITS = {
         "Tuner",
         "Trainer",
         "EvaluationReport",
+        "ServingCheck",
     },
-    "components": {"ImpressionLogExampleGen", "SchemaGate", "DriftGate", "EvaluationReport"},
+    "components": {"ImpressionLogExampleGen", "SchemaGate", "DriftGate", "EvaluationReport", "ServingCheck"},
 }
 
 

@@ -34,6 +34,7 @@ SUMMARY: dict[str, Any] = {
     "metrics": {"auc": 0.7231, "auc_pr": 0.7, "log_loss": 0.6101, "calibration": None},
     "blessed": True,
     "not_blessed_because": None,
+    "serving_check": [{"check": "loads", "ok": True, "text": "1.0 s", "seconds": 1.0}],
     "baseline": None,
     "report": "root/EvaluationReport/report/14/report.html",
     "no_report_because": None,
@@ -203,6 +204,19 @@ def test_a_model_that_is_not_blessed_is_no_failure(config: PipelineConfig) -> No
     assert "  verdict     not blessed\n" in output
     assert "  because     auc is 0.4, not 0.5\n  because     b\n" in output
     assert "  model       not pushed: the Evaluator has not blessed it\n" in output
+
+
+def test_a_model_that_cannot_be_served_is_no_failure(config: PipelineConfig) -> None:
+    body = """
+    finish(serving_check=[
+        {"check": "loads", "ok": True, "text": "1.0 s"},
+        {"check": "latency", "ok": False, "text": "30 ms is above serving_check.max_p50_ms"},
+        {"check": "size", "ok": False, "text": "9 MB"},
+    ], pushed_model=None, not_pushed_because='it has not passed the serving check')
+    """
+    _, output = run(config, body)
+    assert "  serving     latency: 30 ms is above serving_check.max_p50_ms; size: 9 MB\n" in output
+    assert "  model       not pushed: it has not passed the serving check\n" in output
 
 
 MOVEMENT = {

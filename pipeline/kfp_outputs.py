@@ -1,0 +1,67 @@
+"""The evaluation's results as outputs of Kubeflow Pipelines, so that its UI shows them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+
+from tfx.dsl.io import fileio
+
+from pipeline.evaluation import read_verdict
+from pipeline.node import NodeResult
+
+METRICS = "metrics"
+REPORT = "report"
+# The KFP outputs of the nodes that have any: their names and schema titles.
+KFP_OUTPUTS = {
+    "Evaluator": {METRICS: "system.Metrics"},
+    "EvaluationReport": {REPORT: "system.HTML"},
+}
+
+
+def write_outputs(executor_input: dict[str, Any], result: NodeResult) -> None:
+    """Writes a node's results where KFP's launcher collects them.
+
+    Args:
+        executor_input: What KFP puts in the place of `{{$}}`: a KFP ExecutorInput in JSON.
+        result: What the node has left.
+    """
+    outputs = executor_input["outputs"]
+    written: dict[str, Any] = {}
+    for name, artifact_list in outputs.get("artifacts", {}).items():
+        (artifact,) = artifact_list["artifacts"]
+        if name == METRICS:
+            (evaluation,) = result.outputs["evaluation"]
+            artifact["metadata"] = _metrics(evaluation.uri)
+        elif name == REPORT:
+            (report,) = result.outputs["report"]
+            _copy(os.path.join(report.uri, "report.html"), pathlib.Path(_local_path(artifact)))
+        written[name] = {"artifacts": [artifact]}
+    file = pathlib.Path(outputs["outputFile"])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"artifacts": written}), encoding="utf-8")
+
+
+def _metrics(evaluation_uri: str) -> dict[str, float]:
+    config = json.loads(pathlib.Path(evaluation_uri, "eval_config.json").read_text(encoding="utf-8"))
+    has_baseline = any(spec.get("isBaseline") for spec in config["evalConfig"]["modelSpecs"])
+    verdict = read_verdict(evaluation_uri, has_baseline)
+    return verdict.metrics | {"blessed": float(verdict.blessed)}
+
+
+def _copy(source: str, target: pathlib.Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with fileio.open(source, "rb") as read, target.open("wb") as write:
+        shutil.copyfileobj(read, write)
+
+
+def _local_path(artifact: dict[str, Any]) -> str:
+    """Returns where KFP's launcher expects the content of an artifact: it uploads it from there to its URI."""
+    uri = str(artifact["uri"])
+    for scheme in ("gs", "s3", "minio"):
+        if uri.startswith(f"{scheme}://"):
+            return uri.replace(f"{scheme}://", f"/{scheme}/", 1)
+    return uri
