@@ -17,7 +17,9 @@ import yaml
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from components.drift_gate.bounds import DriftBounds
 from components.impression_log_example_gen.columns import TimestampUnit
+from schemas.features import FeatureSpec, NumericFeature
 from trainer.config import STRICT, ModelConfig, NonNegative, Positive, TrainingConfig
 from trainer.hyperparameters import TunerConfig
 
@@ -59,6 +61,28 @@ class LogConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class DriftConfig:
+    """How far the features may move between runs, and from training to eval. All distances are in the summary.
+
+    Attributes:
+        ids: Bounds of every id feature.
+        numbers: Bounds of every number.
+        features: Bounds of single features, or of the label, in place of these.
+    """
+
+    ids: DriftBounds = DriftBounds()
+    numbers: DriftBounds = DriftBounds()
+    features: dict[str, DriftBounds] = dataclasses.field(default_factory=dict)
+
+    def bounds_of(self, spec: FeatureSpec) -> dict[str, DriftBounds]:
+        """Returns the bounds of each feature and of the label, in the spec's order."""
+        groups = {
+            feature.name: self.numbers if isinstance(feature, NumericFeature) else self.ids for feature in spec.features
+        }
+        return groups | {spec.label.name: DriftBounds()} | self.features
+
+
+@dataclass(frozen=True, config=STRICT)
 class EvaluationConfig:
     """What is measured on the eval split, and what a model needs to be blessed.
 
@@ -78,6 +102,18 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class PusherConfig:
+    """What is kept in service.
+
+    Attributes:
+        keep_versions: How many of the newest versions stay in the serving folder, or null for all. With 1 there is none
+            to roll back to.
+    """
+
+    keep_versions: Positive | None = 10
+
+
+@dataclass(frozen=True, config=STRICT)
 class PipelineConfig:
     """One pipeline.
 
@@ -87,10 +123,12 @@ class PipelineConfig:
         schema_file: The curated TFMD schema; null for the one that comes with `features`' module, `<spec name>.pbtxt`.
         runs_dir: Folder of all pipelines' outputs.
         log: The impression log.
+        drift: Bounds on how far features may move.
         model: The DeepFM.
         training: Its training.
         tuner: The search for better values of these two.
         evaluation: Metrics, slices and thresholds.
+        pusher: The serving folder.
         beam_args: Flags for Apache Beam; empty for its direct runner on this machine.
     """
 
@@ -99,10 +137,12 @@ class PipelineConfig:
     schema_file: str | None = None
     runs_dir: str = "runs"
     log: LogConfig = LogConfig()
+    drift: DriftConfig = DriftConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     tuner: TunerConfig = TunerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    pusher: PusherConfig = PusherConfig()
     beam_args: tuple[str, ...] = ()
 
 

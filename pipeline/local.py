@@ -7,12 +7,14 @@ The configuration comes as JSON on standard input; what happens goes as JSON lin
 from __future__ import annotations
 
 import argparse
+import ctypes
 import datetime
 import json
 import logging
 import os
 import pathlib
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -125,11 +127,18 @@ def one_line_cause(error: BaseException) -> str:
     return message if isinstance(root, ValueError) and message else f"{type(root).__name__}: {message}"
 
 
+def _die_with_the_parent() -> None:
+    """Has the kernel kill this process when its parent ends: nobody would see what a run without one comes to."""
+    pr_set_pdeathsig = 1  # linux/prctl.h
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
 def main() -> int:
     """The child process; its exit status is 0 where the pipeline ran to its end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events-fd", type=int, required=True, help="file descriptor for the events")
     events_fd = parser.parse_args().events_fd
+    _die_with_the_parent()
 
     def emit(event: dict[str, Any]) -> None:
         os.write(events_fd, (json.dumps(event) + "\n").encode())

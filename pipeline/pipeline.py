@@ -9,18 +9,20 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from tfx.components import Evaluator, ExampleValidator, Pusher, StatisticsGen, Trainer, Transform, Tuner
+from tfx.components import Evaluator, ExampleValidator, StatisticsGen, Trainer, Transform, Tuner
 from tfx.dsl.components.common.resolver import Resolver
-from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
 from tfx.orchestration.metadata import sqlite_metadata_connection_config
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto import pusher_pb2, trainer_pb2
+from tfx.proto import trainer_pb2
 from tfx.types.channel import Channel
-from tfx.types.standard_artifacts import Model, ModelBlessing
+from tfx.types.standard_artifacts import ExampleStatistics, Model, ModelBlessing
 
 from components.curated_schema_gen.component import CuratedSchemaGen
-from components.earlier_model.strategy import EarlierModelStrategy
+from components.drift_gate.component import DriftGate
+from components.earlier.model import BaselineStrategy, EarlierModelStrategy
+from components.earlier.statistics import EarlierStatisticsStrategy
 from components.impression_log_example_gen.component import ImpressionLogExampleGen
+from components.model_pusher.component import ModelPusher
 from components.schema_gate.component import SchemaGate
 from pipeline.config import PipelineConfig
 from pipeline.evaluation import make_eval_config
@@ -75,6 +77,17 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         schema=schema_gen.outputs["schema"],
         source_fingerprint=components_sources,
     )
+    earlier_statistics = Resolver(
+        strategy_class=EarlierStatisticsStrategy,
+        examples=example_gen.outputs["examples"],
+        statistics=Channel(type=ExampleStatistics),
+    ).with_id("EarlierStatistics")
+    drift_gate = DriftGate(
+        statistics=statistics_gen.outputs["statistics"],
+        earlier_statistics=earlier_statistics.outputs["statistics"],
+        bounds=config.drift.bounds_of(spec),
+        source_fingerprint=components_sources,
+    )
     transform = Transform(
         examples=example_gen.outputs["examples"],
         schema=gate.outputs["schema"],
@@ -85,6 +98,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         },
         disable_statistics=True,
     )
+    transform.add_upstream_node(drift_gate)
     training = {
         "features": config.features,
         "model": json.dumps(dataclasses.asdict(config.model)),
@@ -120,7 +134,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         custom_config=training | {"checkpoints": str(home / "checkpoints")},
     )
     baseline = Resolver(
-        strategy_class=LatestBlessedModelStrategy,
+        strategy_class=BaselineStrategy,
         model=Channel(type=Model),
         model_blessing=Channel(type=ModelBlessing),
     ).with_id("LatestBlessedModel")
@@ -131,13 +145,12 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         eval_config=make_eval_config(config.evaluation, spec),
         schema=gate.outputs["schema"],
     )
-    pusher = Pusher(
+    pusher = ModelPusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
-        push_destination=pusher_pb2.PushDestination(
-            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(home / "serving"))
-        ),
-    )
+        serving=str(home / "serving"),
+        keep_versions=config.pusher.keep_versions,
+    ).with_id("Pusher")
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=str(home / "root"),
@@ -147,6 +160,8 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             statistics_gen,
             validator,
             gate,
+            earlier_statistics,
+            drift_gate,
             transform,
             *([tuner] if tuner else []),
             *([earlier] if earlier else []),

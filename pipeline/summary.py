@@ -13,6 +13,7 @@ from typing import Any
 
 from tfx.types import artifact_utils
 
+from components.drift_gate.executor import read_drift
 from pipeline.collisions import describe, find_collisions, read_statistics
 from pipeline.config import PipelineConfig
 from pipeline.evaluation import read_verdict
@@ -63,12 +64,17 @@ def make_summary(
         "quarantine": examples.get_string_custom_property("quarantine") or None,
         "examples": json.loads(examples.get_string_custom_property("num_examples")),
         "collisions": {name: dataclasses.asdict(found) for name, found in collisions.items()},
+        "drift": [
+            dataclasses.asdict(movement) | {"is_beyond": movement.is_beyond}
+            for movement in read_drift(_output(results, "DriftGate", "drift").uri)
+        ],
         "tuned": tuned,
         "metrics": verdict.metrics,
         "blessed": verdict.blessed,
         "not_blessed_because": list(verdict.failures),
         "baseline": baseline[0].uri if baseline else None,
         "pushed_model": pushed.get_string_custom_property("pushed_destination") or None,
+        "not_pushed_because": pushed.get_string_custom_property("not_pushed_because") or None,
         "seconds": {node: round(taken, 3) for node, taken in seconds.items()},
     }
 

@@ -19,7 +19,9 @@ EDGES = {
     "StatisticsGen": {"ImpressionLogExampleGen", "CuratedSchemaGen"},
     "ExampleValidator": {"StatisticsGen", "CuratedSchemaGen"},
     "SchemaGate": {"ExampleValidator", "CuratedSchemaGen"},
-    "Transform": {"ImpressionLogExampleGen", "SchemaGate"},
+    "EarlierStatistics": {"ImpressionLogExampleGen"},
+    "DriftGate": {"StatisticsGen", "EarlierStatistics"},
+    "Transform": {"ImpressionLogExampleGen", "SchemaGate", "DriftGate"},
     "Trainer": {"Transform"},
     "LatestBlessedModel": set(),
     "Evaluator": {"ImpressionLogExampleGen", "Trainer", "LatestBlessedModel", "SchemaGate"},
@@ -97,8 +99,8 @@ def test_a_changed_setting_repeats_the_tuning_that_depends_on_it(change, changed
 EDITS = {
     "transform": {"Transform"},
     "trainer": {"Tuner", "Trainer"},
-    "schemas": {"ImpressionLogExampleGen", "SchemaGate", "Transform", "Tuner", "Trainer"},
-    "components": {"ImpressionLogExampleGen", "SchemaGate"},
+    "schemas": {"ImpressionLogExampleGen", "SchemaGate", "DriftGate", "Transform", "Tuner", "Trainer"},
+    "components": {"ImpressionLogExampleGen", "SchemaGate", "DriftGate"},
 }
 
 
