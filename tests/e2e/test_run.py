@@ -65,8 +65,8 @@ def test_first_run_pushes_a_blessed_model_and_keeps_the_output_contract(first, w
     assert process.returncode == 0, process.stdout + process.stderr
     assert set(summary) == {
         "pipeline", "run_id", "stack", "rows", "quarantined", "quarantine", "examples", "collisions", "drift", "tuned",
-        "metrics", "blessed", "not_blessed_because", "baseline", "pushed_model", "not_pushed_because",
-        "seconds", "total_seconds", "peak_rss_mb",
+        "metrics", "intervals", "differences", "blessed", "not_blessed_because", "failed_gates", "baseline",
+        "pushed_model", "not_pushed_because", "seconds", "total_seconds", "peak_rss_mb",
     }  # fmt: skip
     assert summary["pipeline"] == "movielens"
     assert set(summary["stack"]) == {"python", "tfx", "tensorflow", "keras", "beam"}
@@ -80,7 +80,13 @@ def test_first_run_pushes_a_blessed_model_and_keeps_the_output_contract(first, w
     assert summary["tuned"] is None
     assert {(found["feature"], found["kind"]) for found in summary["drift"]} >= {("item_id", "skew"), ("age", "skew")}
     assert {found["kind"] for found in summary["drift"]} == {"skew"}  # no run before: nothing to have drifted from
-    assert set(summary["metrics"]) == {"auc", "auc_pr", "log_loss", "calibration"}
+    assert set(summary["metrics"]) == {
+        "auc", "auc_pr", "log_loss", "normalized_entropy", "calibration", "expected_calibration_error", "mean_label",
+        "mean_prediction", "gauc", "ndcg", "mrr",
+    }  # fmt: skip
+    low, high = summary["intervals"]["auc"]
+    assert low < summary["metrics"]["auc"] < high
+    assert (summary["differences"], summary["failed_gates"]) == (None, [])
     assert 0.55 < summary["metrics"]["auc"] < 1
     assert (summary["blessed"], summary["not_blessed_because"], summary["baseline"]) == (True, [], None)
     assert pathlib.Path(summary["pushed_model"]).parent == workplace / "runs/movielens/serving"
@@ -131,6 +137,7 @@ def test_second_run_compares_with_the_first_model_and_repeats_nothing_else(first
         "Pusher",
     }
     assert summary["metrics"] == pytest.approx(first[1]["metrics"])
+    assert all(difference == {"value": 0, "low": 0, "high": 0} for difference in summary["differences"].values())
 
 
 def test_third_run_is_cached(third, second, workplace):

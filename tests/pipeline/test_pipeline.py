@@ -99,8 +99,8 @@ def test_a_changed_setting_repeats_the_tuning_that_depends_on_it(change, changed
 EDITS = {
     "transform": {"Transform"},
     "trainer": {"Tuner", "Trainer"},
-    "schemas": {"ImpressionLogExampleGen", "SchemaGate", "DriftGate", "Transform", "Tuner", "Trainer"},
-    "components": {"ImpressionLogExampleGen", "SchemaGate", "DriftGate"},
+    "schemas": {"ImpressionLogExampleGen", "SchemaGate", "DriftGate", "Transform", "Tuner", "Trainer", "Evaluator"},
+    "components": {"ImpressionLogExampleGen", "SchemaGate", "DriftGate", "Evaluator"},
 }
 
 
