@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from tfx.components import Evaluator, ExampleValidator, StatisticsGen, Trainer, Transform, Tuner
+from tfx.components import ExampleValidator, StatisticsGen, Trainer, Transform, Tuner
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration.metadata import sqlite_metadata_connection_config
 from tfx.orchestration.pipeline import Pipeline
@@ -21,6 +21,8 @@ from components.curated_schema_gen.component import CuratedSchemaGen
 from components.drift_gate.component import DriftGate
 from components.earlier.model import BaselineStrategy, EarlierModelStrategy
 from components.earlier.statistics import EarlierStatisticsStrategy
+from components.evaluation.component import GatedEvaluator
+from components.evaluation.extractors import custom_extractors
 from components.evaluation_report.component import EvaluationReport
 from components.impression_log_example_gen.component import ImpressionLogExampleGen
 from components.model_pusher.component import ModelPusher
@@ -143,14 +145,16 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         model=Channel(type=Model),
         model_blessing=Channel(type=ModelBlessing),
     ).with_id("LatestBlessedModel")
-    eval_config = make_eval_config(config.evaluation, spec)
-    evaluator = Evaluator(
+    fingerprint = _digest(components_sources, repr(spec))
+    eval_config = make_eval_config(config.evaluation, spec, config.features, fingerprint)
+    evaluator = GatedEvaluator(
         examples=example_gen.outputs["examples"],
         model=trainer.outputs["model"],
         baseline_model=baseline.outputs["model"],
         eval_config=eval_config,
+        module_path=custom_extractors.__module__,
         schema=gate.outputs["schema"],
-    )
+    ).with_id("Evaluator")
     # Before the Pusher, so that there is a report where the push fails.
     report = EvaluationReport(
         evaluation=evaluator.outputs["evaluation"],

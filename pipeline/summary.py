@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import platform
 from collections.abc import Mapping
@@ -14,11 +15,11 @@ from typing import Any
 from tfx.types import artifact_utils
 
 from components.drift_gate.executor import read_drift
+from components.evaluation.results import Evaluation, Figure, read_evaluation
 from components.evaluation_report.collisions import describe, find_collisions, read_statistics
 from components.evaluation_report.files import PAGE
 from components.serving_check.executor import read_report
 from pipeline.config import PipelineConfig
-from pipeline.evaluation import read_verdict
 from pipeline.node import NodeResult
 from pipeline.tuning import read_tuned
 from schemas.features import load_spec
@@ -46,7 +47,7 @@ def make_summary(
     """
     (examples,) = results["ImpressionLogExampleGen"].outputs["examples"]
     baseline = results["LatestBlessedModel"].outputs.get("model", [])
-    verdict = read_verdict(_output(results, "Evaluator", "evaluation").uri, has_baseline=bool(baseline))
+    evaluation = read_evaluation(_output(results, "Evaluator", "evaluation").uri)
     statistics = artifact_utils.get_split_uri([_output(results, "StatisticsGen", "statistics")], "train")
     spec = load_spec(config.features)
     collisions = find_collisions(spec, read_statistics(os.path.join(statistics, "FeatureStats.pb")))
@@ -73,9 +74,7 @@ def make_summary(
             for movement in read_drift(_output(results, "DriftGate", "drift").uri)
         ],
         "tuned": tuned,
-        "metrics": verdict.metrics,
-        "blessed": verdict.blessed,
-        "not_blessed_because": list(verdict.failures),
+        **_describe_evaluation(evaluation),
         "serving_check": read_report(_output(results, "ServingCheck", "blessing").uri),
         "baseline": baseline[0].uri if baseline else None,
         "report": _report(results),
@@ -91,6 +90,37 @@ def _report(results: Mapping[str, NodeResult]) -> str | None:
     if "EvaluationReport" not in results:
         return None
     return os.path.join(_output(results, "EvaluationReport", "report").uri, PAGE)
+
+
+def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns the figures of all impressions together, and every gate that failed, whatever its slice."""
+    overall = evaluation.overall
+    failed = [gate for gate in evaluation.gates if not gate.passed]
+    sentences = [gate.sentence for gate in failed]
+    if not (evaluation.blessed or failed):
+        sentences = ["a gate bounds slices of which there is no impression, so that it was not checked"]
+    return {
+        "metrics": {name: _finite(figure.value) for name, figure in overall.candidate.items()},
+        "intervals": {name: [_finite(figure.low), _finite(figure.high)] for name, figure in overall.candidate.items()},
+        "differences": None
+        if overall.difference is None
+        else {name: _finite_figure(figure) for name, figure in overall.difference.items()},
+        "blessed": evaluation.blessed,
+        "not_blessed_because": sentences,
+        "failed_gates": [
+            dataclasses.asdict(gate) | {"slice": dict(gate.slice), "figure": _finite_figure(gate.figure)}
+            for gate in failed
+        ],
+    }
+
+
+def _finite_figure(figure: Figure) -> dict[str, float | None]:
+    return {name: _finite(value) for name, value in dataclasses.asdict(figure).items()}
+
+
+def _finite(value: float | None) -> float | None:
+    """Returns what JSON can write: null for NaN and infinity."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _output(results: Mapping[str, NodeResult], node_id: str, key: str) -> Any:

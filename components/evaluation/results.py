@@ -17,8 +17,19 @@ The names of the metrics, the same in `summary.json`:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Literal, TypeAlias
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
+from tensorflow_model_analysis.writers.eval_config_writer import load_eval_run
+from tfx.dsl.io import fileio
+
+from components.evaluation.metrics import COUNTS, FIGURES, MODULE, SCORES, USER_FIGURES
+
+_CONFIG_FILE = "eval_config.json"
 
 Slice: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -137,5 +148,147 @@ def read_evaluation(evaluation_uri: str) -> Evaluation:
 
     Raises:
         FileNotFoundError: There is no evaluation in the folder.
+        ValueError: The evaluation has none of the metrics of this package: another version wrote it.
     """
-    raise NotImplementedError(evaluation_uri)
+    if not fileio.exists(os.path.join(evaluation_uri, _CONFIG_FILE)):
+        raise FileNotFoundError(
+            f"{evaluation_uri} has no {_CONFIG_FILE}: the Evaluator did not write to it, or not to its end"
+        )
+    config, *_ = load_eval_run(evaluation_uri)
+    records = [_Record.read(record) for record in tfma.load_metrics(evaluation_uri)]
+    records.sort(key=lambda record: record.slice)
+    if not records or records[0].slice or SCORES not in records[0].values[False, _candidate(config)]:
+        raise ValueError(f"{evaluation_uri} was written without the metrics of {MODULE}: run the pipeline again")
+    candidate, baseline = _candidate(config), _baseline(config)
+    validation = tfma.load_validation_result(evaluation_uri)
+    failed = {
+        (record.slice_key.SerializeToString(), failure.metric_key.name)
+        for record in validation.metric_validations_per_slice
+        for failure in record.failures
+    }
+    slices = tuple(_slice_evaluation(record, candidate, baseline) for record in records)
+    gates = [
+        gate for record, found in zip(records, slices, strict=True) for gate in _gates(config, record, found, failed)
+    ]
+    scores = _score_histograms(records[0].values[False, candidate][SCORES].value.array_value.float64_values)
+    return Evaluation(
+        slices=slices,
+        gates=tuple(sorted(gates, key=lambda gate: gate.passed)),
+        blessed=bool(validation.validation_ok),
+        candidate_scores=scores[0],
+        baseline_scores=scores[1] if baseline else None,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Record:
+    """One slice in TFMA's output: its `MetricKeyAndValue`s by (whether a difference, model name) and then by name."""
+
+    slice: Slice
+    serialized_slice: bytes
+    values: Mapping[tuple[bool, str], Mapping[str, Any]]
+
+    @staticmethod
+    def read(record: Any) -> _Record:
+        values: dict[tuple[bool, str], dict[str, Any]] = {}
+        for found in record.metric_keys_and_values:
+            values.setdefault((found.key.is_diff, found.key.model_name), {})[found.key.name] = found
+        return _Record(read_slice(record.slice_key), record.slice_key.SerializeToString(), values)
+
+
+def read_slice(key: Any) -> Slice:
+    """Returns TFMA's `SliceKey` as pairs of text."""
+    pairs = []
+    for single in key.single_slice_keys:
+        value = getattr(single, single.WhichOneof("kind") or "bytes_value")
+        pairs.append((single.column, value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)))
+    return tuple(pairs)
+
+
+def _candidate(config: Any) -> str:
+    """Returns the candidate's name in TFMA's output, which is empty where it is alone."""
+    return "" if len(config.model_specs) == 1 else next(m.name for m in config.model_specs if not m.is_baseline)
+
+
+def _baseline(config: Any) -> str | None:
+    return next((model.name for model in config.model_specs if model.is_baseline), None)
+
+
+def _figure(found: Any) -> Figure:
+    value = found.value.double_value.value
+    if not found.HasField("confidence_interval"):
+        return Figure(value)
+    limits = found.confidence_interval
+    return Figure(value, limits.lower_bound.double_value.value, limits.upper_bound.double_value.value)
+
+
+def _figures(values: Mapping[str, Any]) -> dict[str, Figure]:
+    names = FIGURES | USER_FIGURES
+    return {name: _figure(values[written]) for name, written in names.items() if written in values}
+
+
+def _slice_evaluation(record: _Record, candidate: str, baseline: str | None) -> SliceEvaluation:
+    own = record.values[False, candidate]
+    counts = {name: int(own[written].value.double_value.value) for name, written in COUNTS.items()}
+    return SliceEvaluation(
+        slice=record.slice,
+        candidate=_figures(own),
+        baseline=None if baseline is None else _figures(record.values[False, baseline]),
+        difference=None if baseline is None else _figures(record.values[True, candidate]),
+        **counts,
+    )
+
+
+def _score_histograms(values: Sequence[float]) -> list[ScoreHistogram]:
+    """Returns the histogram of each model from the array that `metrics` writes."""
+    histograms, start = [], 0
+    while start < len(values):
+        size = int(values[start])
+        edges, *sums = (tuple(values[start + 1 + row * size : start + 1 + (row + 1) * size]) for row in range(4))
+        histograms.append(ScoreHistogram(edges, *(column[:-1] for column in sums)))
+        start += 1 + 4 * size
+    return histograms
+
+
+def _gates(config: Any, record: _Record, found: SliceEvaluation, failed: set[tuple[bytes, str]]) -> Iterator[Gate]:
+    """Yields the gates that bound the slice: every threshold in TFMA's config that applies to it."""
+    columns = tuple(sorted(column for column, _ in record.slice))
+    for metric in (metric for specs in config.metrics_specs for metric in specs.metrics):
+        if metric.module != MODULE:
+            continue
+        settings = json.loads(metric.config)
+        for per_slice in metric.per_slice_thresholds:
+            if not any(tuple(sorted(slicing.feature_keys)) == columns for slicing in per_slice.slicing_specs):
+                continue
+            if found.num_examples < settings.get("min_examples", 0):
+                continue
+            passed = (record.serialized_slice, settings["name"]) not in failed
+            yield from _threshold_gates(settings, per_slice.threshold, found, passed)
+
+
+def _threshold_gates(settings: Any, threshold: Any, found: SliceEvaluation, passed: bool) -> Iterator[Gate]:
+    name = settings["figure"]
+    where = "".join(f" in {column}={value}" for column, value in found.slice)
+    if threshold.HasField("change_threshold") and found.difference is not None:
+        figure = found.difference[name]
+        bound = threshold.change_threshold.absolute.value
+        limit = {"low": "lower", "high": "upper"}[settings["side"]]
+        least = (
+            "least" if threshold.change_threshold.direction == config_pb2.MetricDirection.HIGHER_IS_BETTER else "most"
+        )
+        told = "no interval" if figure.low is None else f"95% interval {figure.low:+.4f} to {figure.high:+.4f}"
+        sentence = (
+            f"{name}{where} is {figure.value:+.4f} beside the baseline's ({told}), and its {limit} limit must be at "
+            f"{least} {bound:+g}"
+        )
+        yield Gate(name, found.slice, "change", figure, bound, passed, sentence)
+    if threshold.HasField("value_threshold"):
+        figure = found.candidate[name]
+        bounds = threshold.value_threshold
+        for side, least in (("lower_bound", "least"), ("upper_bound", "most")):
+            if not bounds.HasField(side):
+                continue
+            bound = getattr(bounds, side).value
+            holds = figure.value >= bound if least == "least" else figure.value <= bound
+            sentence = f"{name}{where} is {figure.value:.4f}, and must be at {least} {bound:g}"
+            yield Gate(name, found.slice, "value", figure, bound, holds, sentence)

@@ -120,10 +120,18 @@ EDITS = {
         "Transform",
         "Tuner",
         "Trainer",
+        "Evaluator",
         "EvaluationReport",
         "ServingCheck",
     },
-    "components": {"ImpressionLogExampleGen", "SchemaGate", "DriftGate", "EvaluationReport", "ServingCheck"},
+    "components": {
+        "ImpressionLogExampleGen",
+        "SchemaGate",
+        "DriftGate",
+        "Evaluator",
+        "EvaluationReport",
+        "ServingCheck",
+    },
 }
 
 
