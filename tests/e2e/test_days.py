@@ -53,8 +53,8 @@ def test_days_go_on_from_each_other_and_a_repeated_day_is_cached(run_days):
 def test_a_feature_that_has_moved_too_far_stops_the_run_before_it_trains(run_days, workplace, ctr):
     before = (workplace / "runs/days/summary.json").read_text()
     bound = "drift.features={item_id: {drift: 0.001, action: block}, age: {drift: 0.0}}"
-    words = ["--as-of", "2026-01-04", "--set", bound]
-    process = ctr("run", "--set", "name=days", "--set", "log.path=log", "--set", "log.train_days=1", *words)
+    settings = ["name=days", "log.path=log", "log.eval_days=1", "log.train_days=1", bound]
+    process = ctr("run", "--as-of", "2026-01-04", *(word for setting in settings for word in ("--set", setting)))
     assert process.returncode == 1
     assert "ctr: DriftGate failed\n     item_id has moved by 0.0" in process.stderr
     assert "since the previous run (L-infinity, bound 0.001), most at " in process.stderr
