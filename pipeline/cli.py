@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import click
 
-from pipeline.cli_kubeflow import add_commands
+from pipeline import cli_kubeflow, cli_report
 
 _CONFIG = click.option(
     "--config",
@@ -230,7 +230,8 @@ def _print_error(message: str) -> None:
     click.secho(f"ctr: {lines}", fg="red", err=True)
 
 
-add_commands(main, _CONFIG, _one_line)
+cli_kubeflow.add_commands(main, _CONFIG, _one_line)
+cli_report.add_commands(main, _CONFIG, _one_line)
 
 if __name__ == "__main__":
     main(prog_name="ctr")

@@ -88,17 +88,31 @@ class EvaluationConfig:
     """What is measured on the eval split, and what a model needs to be blessed.
 
     Attributes:
-        slices: Each a list of raw columns; metrics are computed for every combination of their values.
+        slices: Each a list of columns, of the log or derived (`<sequence>_length`, `time_of_day`, see
+            components/evaluation/derived.py); metrics are computed for every combination of their values.
         min_auc: Least AUC.
         max_log_loss: Greatest log loss, or null.
-        max_auc_drop: By how much the AUC may be below that of the latest blessed model.
+        min_calibration: Least sum of predictions over sum of labels.
+        max_calibration: Greatest.
+        max_auc_drop: By how much the AUC may be below that of the latest blessed model on the same impressions, to the
+            limit of the difference's 95% interval: what the eval split is too small to show counts against the model.
+        max_normalized_entropy_rise: By how much the normalized entropy, which is the log loss over that of always
+            predicting the mean label, may be above that model's, in the same way; or null.
+        max_slice_auc_drop: By how much the AUC of a slice may be below that model's: more than that must be shown, by
+            the whole interval, for among many slices some always look bad; or null.
+        min_gate_examples: Slices with fewer examples are not held to that.
         min_slice_examples: Slices with fewer examples are left out of the results.
     """
 
     slices: tuple[tuple[str, ...], ...] = ()
     min_auc: Annotated[float, Field(ge=0, le=1)] = 0.5
     max_log_loss: NonNegative | None = None
+    min_calibration: NonNegative = 0.9
+    max_calibration: NonNegative = 1.1
     max_auc_drop: NonNegative = 0.005
+    max_normalized_entropy_rise: NonNegative | None = 0.01
+    max_slice_auc_drop: NonNegative | None = 0.02
+    min_gate_examples: Positive = 1000
     min_slice_examples: Positive = 1
 
 

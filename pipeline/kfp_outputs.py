@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -10,7 +11,7 @@ from typing import Any
 
 from tfx.dsl.io import fileio
 
-from pipeline.evaluation import read_verdict
+from components.evaluation.results import read_evaluation
 from pipeline.node import NodeResult
 
 METRICS = "metrics"
@@ -46,10 +47,10 @@ def write_outputs(executor_input: dict[str, Any], result: NodeResult) -> None:
 
 
 def _metrics(evaluation_uri: str) -> dict[str, float]:
-    config = json.loads(pathlib.Path(evaluation_uri, "eval_config.json").read_text(encoding="utf-8"))
-    has_baseline = any(spec.get("isBaseline") for spec in config["evalConfig"]["modelSpecs"])
-    verdict = read_verdict(evaluation_uri, has_baseline)
-    return verdict.metrics | {"blessed": float(verdict.blessed)}
+    evaluation = read_evaluation(evaluation_uri)
+    values = {name: figure.value for name, figure in evaluation.overall.candidate.items()}
+    finite = {name: value for name, value in values.items() if math.isfinite(value)}
+    return finite | {"blessed": float(evaluation.blessed)}
 
 
 def _copy(source: str, target: pathlib.Path) -> None:

@@ -28,7 +28,7 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline.config import PipelineConfig, config_from_json
 from pipeline.node import NodeResult, clear_away, launch_node
-from pipeline.pipeline import create_pipeline
+from pipeline.pipeline import OPTIONAL_NODES, create_pipeline
 from pipeline.summary import make_summary
 
 Emit = Callable[[dict[str, Any]], None]
@@ -41,6 +41,7 @@ class ReportingDagRunner(LocalDagRunner):
         run_id: The TFX run id.
         results: The result of each node that has run.
         seconds: Seconds that each of them took.
+        problems: Why a node has failed that the run goes on without, by its id.
     """
 
     def __init__(self, emit: Emit) -> None:
@@ -49,6 +50,7 @@ class ReportingDagRunner(LocalDagRunner):
         self.run_id = datetime.datetime.now(datetime.timezone.utc).isoformat()
         self.results: dict[str, NodeResult] = {}
         self.seconds: dict[str, float] = {}
+        self.problems: dict[str, str] = {}
         self.running: str | None = None
 
     def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options: pipeline_pb2.RunOptions | None = None) -> None:
@@ -66,7 +68,15 @@ class ReportingDagRunner(LocalDagRunner):
             self.running = node.pipeline_node.node_info.id
             self._emit({"event": "started", "component": self.running})
             start = time.monotonic()
-            result = launch_node(pipeline, self.running)
+            try:
+                result = launch_node(pipeline, self.running)
+            except Exception as error:
+                if self.running not in OPTIONAL_NODES:
+                    raise
+                logging.exception("the run goes on without %s", self.running)
+                cause = self.problems[self.running] = one_line_cause(error)
+                self._emit({"event": "skipped", "component": self.running, "cause": cause})
+                continue
             self.results[self.running] = result
             self.seconds[self.running] = time.monotonic() - start
             self._emit(
@@ -107,7 +117,7 @@ def run(config: PipelineConfig, emit: Emit) -> None:
     logging.getLogger("trainer").addHandler(ProgressHandler(runner, emit))
     try:
         runner.run(create_pipeline(config))
-        summary = make_summary(config, runner.run_id, runner.results, runner.seconds)
+        summary = make_summary(config, runner.run_id, runner.results, runner.seconds, runner.problems)
     except Exception as error:
         emit({"event": "failed", "component": runner.running, "cause": one_line_cause(error)})
         raise

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from tfx.components import Evaluator, ExampleValidator, StatisticsGen, Trainer, Transform, Tuner
+from tfx.components import ExampleValidator, StatisticsGen, Trainer, Transform, Tuner
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration.metadata import sqlite_metadata_connection_config
 from tfx.orchestration.pipeline import Pipeline
@@ -21,11 +21,14 @@ from components.curated_schema_gen.component import CuratedSchemaGen
 from components.drift_gate.component import DriftGate
 from components.earlier.model import BaselineStrategy, EarlierModelStrategy
 from components.earlier.statistics import EarlierStatisticsStrategy
+from components.evaluation.component import GatedEvaluator
+from components.evaluation.extractors import custom_extractors
+from components.evaluation_report.component import EvaluationReport
 from components.impression_log_example_gen.component import ImpressionLogExampleGen
 from components.model_pusher.component import ModelPusher
 from components.schema_gate.component import SchemaGate
 from components.serving_check.component import ServingCheck
-from pipeline.config import PipelineConfig
+from pipeline.config import PipelineConfig, config_to_json
 from pipeline.evaluation import make_eval_config
 from pipeline.fingerprint import source_fingerprint
 from pipeline.schema_file import find_schema
@@ -40,6 +43,9 @@ LOCAL_BEAM_ARGS = (
     "--runner=apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
     "--sdk_container_image=unused",
 )
+
+# A run goes on where one of these has failed, and says so: no other component needs what it makes. See ADR 0014.
+OPTIONAL_NODES = frozenset({"EvaluationReport"})
 
 
 def create_pipeline(config: PipelineConfig) -> Pipeline:
@@ -139,13 +145,28 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         model=Channel(type=Model),
         model_blessing=Channel(type=ModelBlessing),
     ).with_id("LatestBlessedModel")
-    eval_config = make_eval_config(config.evaluation, spec)
-    evaluator = Evaluator(
+    fingerprint = _digest(components_sources, repr(spec))
+    eval_config = make_eval_config(config.evaluation, spec, config.features, fingerprint)
+    evaluator = GatedEvaluator(
         examples=example_gen.outputs["examples"],
         model=trainer.outputs["model"],
         baseline_model=baseline.outputs["model"],
         eval_config=eval_config,
+        module_path=custom_extractors.__module__,
         schema=gate.outputs["schema"],
+    ).with_id("Evaluator")
+    # Before the Pusher, so that there is a report where the push fails.
+    report = EvaluationReport(
+        evaluation=evaluator.outputs["evaluation"],
+        model=trainer.outputs["model"],
+        baseline_model=baseline.outputs["model"],
+        examples=example_gen.outputs["examples"],
+        statistics=statistics_gen.outputs["statistics"],
+        anomalies=validator.outputs["anomalies"],
+        drift=drift_gate.outputs["drift"],
+        features=config.features,
+        config=config_to_json(config),
+        source_fingerprint=source_fingerprint("components", "schemas", suffixes=(".py", ".j2", ".css", ".js")),
     )
     serving_check = ServingCheck(
         model=trainer.outputs["model"],
@@ -180,6 +201,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             trainer,
             baseline,
             evaluator,
+            report,
             serving_check,
             pusher,
         ],

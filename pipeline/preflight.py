@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from components.evaluation.derived import derived_columns
 from components.impression_log_example_gen.columns import find_columns
 from components.impression_log_example_gen.log import LogError, find_days, is_partitioned, parse_day
 from components.impression_log_example_gen.window import split_days, up_to
@@ -75,7 +76,7 @@ def _spec_problems(config: PipelineConfig) -> Iterator[str]:
 
 
 def _slice_problems(config: PipelineConfig, spec: FeatureSpec) -> Iterator[str]:
-    names = [feature.name for feature in spec.features]
+    names = [*(feature.name for feature in spec.features), *derived_columns(spec)]
     for index, columns in enumerate(config.evaluation.slices):
         for column in columns:
             if column not in names:

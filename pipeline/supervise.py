@@ -146,6 +146,10 @@ class _Progress(contextlib.AbstractContextManager["_Progress"]):
                     self.show(Text(f"    {self._text}", "dim"))
             case {"event": "finished", "component": str(component), "seconds": int() | float() as seconds}:
                 self._finish(component, seconds, is_cached=event.get("cached") is True)
+            case {"event": "skipped", "component": str(component), "cause": str(cause)}:
+                self.fail()
+                self.show(Text(f"    the run goes on without it: {' '.join(cause.split())}", "yellow"))
+                self.component, self._text, self._start = None, "", time.monotonic()
             case {"event": "failed", "component": component, "cause": str(cause)}:
                 self.component, self.cause = component, cause
             case {"event": "summary", "path": str(path)}:
@@ -280,6 +284,7 @@ def show_summary(summary: dict[str, Any], log: pathlib.Path, console: Console) -
         ("serving", _serving(summary["serving_check"])),
         ("baseline", _short_path(summary["baseline"]) if summary["baseline"] else "none: no model was blessed before"),
         ("model", _short_path(pushed) if pushed else f"not pushed: {summary['not_pushed_because']}"),
+        ("report", _report(summary)),
         ("log", str(log)),
         ("time", f"{summary['total_seconds']:.1f} s, peak memory {summary['peak_rss_mb']:,} MB"),
     ]
@@ -339,6 +344,13 @@ def _tuned(tuned: dict[str, Any]) -> str:
     values = ", ".join(f"{name} {value}" for name, value in tuned["values"].items())
     figures = f"validation {name} {tuned['config']:.4f} -> {tuned['best']:.4f}"
     return f"{figures} in {tuned['trials']} trials: {values}"
+
+
+def _report(summary: dict[str, Any]) -> str | Text:
+    """Returns where the page of the evaluation is, or why there is none."""
+    if summary["report"]:
+        return _short_path(summary["report"])
+    return Text(f"none: {' '.join((summary['no_report_because'] or 'it was not made').split())}", "yellow")
 
 
 def _decimal(value: float | None) -> str:

@@ -17,7 +17,9 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from schemas import training_log
 from schemas.features import FeatureSpec, load_spec
+from schemas.training_log import TrainingLog
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.export import export
 from trainer.hyperparameters import with_hyperparameters
@@ -36,8 +38,9 @@ def run_fn(fn_args: FnArgs) -> None:
         fn_args: `custom_config` has `features` (the spec's path), `model` and `training` (the fields of `ModelConfig`
             and `TrainingConfig`) and `checkpoints`, a folder that outlives a run that is killed. `hyperparameters`,
             where there are any, have the Tuner's choice, which goes before `custom_config`'s. `base_model`, where there
-            is one, is what a `warm_start` goes on from. The SavedModel goes to `serving_model_dir`, what a later
-            training can go on from beside it, TensorBoard's logs to `model_run_dir`.
+            is one, is what a `warm_start` goes on from. The SavedModel goes to `serving_model_dir`, the
+            figures of the epochs and what a later training can go on from beside it, TensorBoard's logs to
+            `model_run_dir`.
     """
     spec, model_config, training_config = read_settings(fn_args)
     if fn_args.hyperparameters:
@@ -63,6 +66,8 @@ def run_fn(fn_args: FnArgs) -> None:
         "epochs": {name: [float(value) for value in values] for name, values in history.history.items()},
     }
     export(model, transform_output, spec, fn_args.serving_model_dir, training_config.negative_sampling_rate, card)
+    log = TrainingLog.from_history(history.history, f"val_{training_config.monitor}")
+    pathlib.Path(fn_args.serving_model_dir).with_name(training_log.FILE).write_text(log.to_json(), encoding="utf-8")
     if training_config.warm_start:
         save_state(model, _state_beside(fn_args.serving_model_dir))
     shutil.rmtree(os.path.dirname(checkpoints_dir))

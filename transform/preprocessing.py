@@ -37,8 +37,7 @@ from schemas.features import (
     NumericFeature,
     load_spec,
 )
-
-HASH_SALTS = ("", "\0second hash")  # of an id's hashes
+from schemas.hashing import HASH_SALTS, hash_ids
 
 
 def preprocessing_fn(inputs: Mapping[str, tf.SparseTensor], custom_config: Mapping[str, Any]) -> dict[str, tf.Tensor]:
@@ -77,27 +76,6 @@ def transform_impressions(inputs: Mapping[str, tf.SparseTensor], spec: FeatureSp
         outputs[WEIGHT] = _first_value(inputs[spec.weight])[:, 0]  # [batch]
     outputs[LABEL] = tf.cast(_first_value(inputs[spec.label.name]), tf.float32)[:, 0]  # [batch]
     return outputs
-
-
-def hash_ids(raw: tf.SparseTensor, num_buckets: int, salt: str = "") -> tf.SparseTensor:
-    """Hashes ids to buckets.
-
-    Args:
-        raw: int64 or string ids, [batch, any].
-        num_buckets: Number of buckets.
-        salt: Put behind the id, to make another hash of it.
-
-    Returns:
-        int64 buckets in [0, num_buckets), [batch, any], without the empty strings.
-    """
-    if raw.dtype == tf.string:
-        raw = tf.sparse.retain(raw, tf.not_equal(raw.values, ""))
-        strings = raw.values
-    else:
-        strings = tf.strings.as_string(raw.values)
-    if salt:
-        strings = tf.strings.join([strings, salt])
-    return _with_values(raw, tft.hash_strings(strings, num_buckets))
 
 
 def pack_ids(buckets: tf.SparseTensor, max_length: int | None = None) -> tf.Tensor:

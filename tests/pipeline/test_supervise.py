@@ -36,6 +36,8 @@ SUMMARY: dict[str, Any] = {
     "not_blessed_because": None,
     "serving_check": [{"check": "loads", "ok": True, "text": "1.0 s", "seconds": 1.0}],
     "baseline": None,
+    "report": "root/EvaluationReport/report/14/report.html",
+    "no_report_because": None,
     "pushed_model": "serving/17",
     "not_pushed_because": None,
     "seconds": {"Trainer": 12.3},

@@ -10,8 +10,9 @@ import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.tf_metadata import dataset_metadata
 
 from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
+from schemas.hashing import hash_ids
 from schemas.tfmd import make_schema
-from transform.preprocessing import hash_ids, preprocessing_fn, transform_impressions
+from transform.preprocessing import preprocessing_fn, transform_impressions
 
 SPEC = FeatureSpec(
     "test",

@@ -36,7 +36,7 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx.dsl.io import fileio
 
 from schemas.features import FeatureSpec, IdField, NumericFeature
-from transform.preprocessing import HASH_SALTS, hash_ids
+from schemas.hashing import HASH_SALTS, hash_ids
 
 _NOT_UTF8 = "__BYTES_VALUE__"  # TFDV's name for each id that is not UTF-8
 
