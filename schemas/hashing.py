@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import tensorflow as tf
-import tensorflow_transform as tft
 
 HASH_SALTS = ("", "\0second hash")  # of an id's hashes
 
 
-def hash_ids(raw: tf.SparseTensor, num_buckets: int, salt: str = "") -> tf.SparseTensor:
+def hash_ids(ids: tf.Tensor, num_buckets: tf.Tensor | int, salt: str = "") -> tf.Tensor:
     """Hashes ids to buckets.
 
     Args:
-        raw: int64 or string ids, [batch, any].
-        num_buckets: Number of buckets.
+        ids: int64 or string [any].
+        num_buckets: Number of buckets, or int64 [any], that of each id.
         salt: Put behind the id, to make another hash of it.
 
     Returns:
-        int64 buckets in [0, num_buckets), [batch, any], without the empty strings.
+        int64 [any], in [0, num_buckets): what `tf.strings.to_hash_bucket_fast` gives, which takes one number for all.
     """
-    if raw.dtype == tf.string:
-        raw = tf.sparse.retain(raw, tf.not_equal(raw.values, ""))
-        strings = raw.values
-    else:
-        strings = tf.strings.as_string(raw.values)
+    strings = ids if ids.dtype == tf.string else tf.strings.as_string(ids)
     if salt:
         strings = tf.strings.join([strings, salt])
-    return tf.SparseTensor(raw.indices, tft.hash_strings(strings, num_buckets), raw.dense_shape)
+    fingerprints = tf.bitcast(tf.fingerprint(strings), tf.uint64)
+    return tf.cast(fingerprints % tf.cast(num_buckets, tf.uint64), tf.int64)

@@ -26,7 +26,7 @@ def _keys(ids, num_buckets, num_hashes=1):
     salts = ["", "\0second hash"][:num_hashes]
 
     def bucket(id_, salt):
-        return int(hash_ids(tf.SparseTensor([[0, 0]], [str(id_)], [1, 1]), num_buckets, salt).values[0])
+        return int(hash_ids(tf.constant([str(id_)]), num_buckets, salt)[0])
 
     return {id_: tuple(sorted(bucket(id_, salt) for salt in salts)) for id_ in ids}
 
