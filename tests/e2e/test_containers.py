@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -21,6 +22,7 @@ from pipeline.cli_kubeflow import load
 from pipeline.config import load_config
 
 State = metadata_store_pb2.Execution
+PASSWORD = "a secret"
 NODES = (
     "CuratedSchemaGen", "ImpressionLogExampleGen", "LatestBlessedModel", "StatisticsGen", "ExampleValidator",
     "SchemaGate", "Transform", "Trainer", "Evaluator", "Pusher",
@@ -39,8 +41,11 @@ SETTINGS = (
 class Package:
     """A compiled package, and what runs its containers' commands as KFP does."""
 
-    def __init__(self, root, metadata):
+    def __init__(self, root, metadata, **environment):
         self.root = root
+        self._environment = {
+            **os.environ, "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}", **environment
+        }  # fmt: skip
         settings = [*SETTINGS, f"kubeflow.root={root}", f"kubeflow.metadata={metadata}"]
         load("compile").compile_package(load_config(None, settings), "unused", root / "pipeline.yaml")
         self.ir = next(yaml.safe_load_all((root / "pipeline.yaml").read_text()))
@@ -82,10 +87,9 @@ class Package:
         return words
 
     def start(self, task, run_id, **parameters):
-        environment = {**os.environ, "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"}
         log = (self.root / f"{run_id}-{task}.log").open("ab")
         return subprocess.Popen(
-            self.command(task, run_id, **parameters), cwd=self.root, env=environment, stdout=log, stderr=log
+            self.command(task, run_id, **parameters), cwd=self.root, env=self._environment, stdout=log, stderr=log
         )
 
     def run(self, task, run_id, **parameters):
@@ -121,48 +125,57 @@ def _sqlite(path):
     return config
 
 
-@pytest.fixture
-def workplace_of(tmp_path, write_log):
-    """Returns a function that makes a package for a metadata store, with a log below its root."""
-    write_log(tmp_path / "log", [f"2026-01-0{day}" for day in range(1, 5)], 1000)
-    return lambda metadata: Package(tmp_path, metadata)
+@pytest.fixture(scope="module")
+def started(tmp_path_factory, write_log):
+    """The two tests' runs at the same time, each node of which is slow to import and keeps one core busy."""
+    roots = {}
+    for name in ("sqlite", "mysql"):
+        roots[name] = tmp_path_factory.mktemp(name)
+        write_log(roots[name] / "log", [f"2026-01-0{day}" for day in range(1, 5)], 1000)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        mysql = pool.submit(_one_run_on_mysql, roots["mysql"]) if shutil.which("mariadbd") else None
+        yield pool.submit(_two_runs_on_sqlite, roots["sqlite"]), mysql
 
 
-def test_two_runs_on_one_sqlite_store(workplace_of, tmp_path):
-    database = tmp_path / "metadata.sqlite"
-    package = workplace_of(f"sqlite://{database}")
-    order = package.order()
+def test_two_runs_on_one_sqlite_store(started):
+    package, order = started[0].result()
     assert len(order) == 10
+    database = package.root / "metadata.sqlite"
+    metrics = package.metrics("first")
+    assert metrics["auc"] > 0.55
+    assert metrics["blessed"] == 1.0
+    # One execution of the Trainer, too, although its first attempt was killed: the second one has gone on with it.
+    assert _states(_sqlite(database), "first") == {node: [State.COMPLETE] for node in NODES}
+    trainer = package.root / "runs/containers/root/Trainer"
+    assert [len(list((trainer / output).iterdir())) for output in ("model", "model_run")] == [1, 1]
+    assert "which an earlier attempt has left" in (package.root / "first-trainer.log").read_text()
+
+    repeated = ("LatestBlessedModel", "Evaluator", "Pusher")
+    assert _states(_sqlite(database), "second") == {
+        node: [State.COMPLETE if node in repeated else State.CACHED] for node in NODES
+    }
+    evaluations = (package.root / "runs/containers/root/Evaluator/evaluation").iterdir()
+    _, second = sorted(evaluations, key=lambda folder: int(folder.name))
+    locations = json.loads((second / "eval_config.json").read_text())["modelLocations"]
+    assert locations["baseline"] == locations["candidate"]
+    assert package.metrics("second") == pytest.approx(metrics)
+    assert package.served()
+
+
+def _two_runs_on_sqlite(root):
+    package = Package(root, f"sqlite://{root}/metadata.sqlite")
+    order = package.order()
     parameters = {"max_epochs": 2, "as_of": "2026-01-03"}
     for task in order:
         if task == "trainer":
             _kill_while_it_trains(package, "first", parameters)
         package.run(task, "first", **parameters)
-    (model,) = package.served()
-    metrics = package.metrics("first")
-    assert metrics["auc"] > 0.55
-    assert metrics["blessed"] == 1.0
-    # One execution of the Trainer, too: the second attempt has gone on with the killed one's, and from its checkpoint.
-    assert _states(_sqlite(database), "first") == {node: [State.COMPLETE] for node in NODES}
-    assert len(list((tmp_path / "runs/containers/root/Trainer/model_run").iterdir())) == 1
-    log = (tmp_path / "first-trainer.log").read_text()
-    assert "which an earlier attempt has left" in log
-
+    assert len(package.served()) == 1
     for task in order:
         package.run(task, "second", **parameters)
-    # A third attempt at what has succeeded: a resolver would add a second baseline.
+    # A second attempt at what has succeeded: TFX's resolver would add a second baseline.
     package.run("latest-blessed-model", "second", **parameters)
-    repeated = ("LatestBlessedModel", "Evaluator", "Pusher")
-    assert _states(_sqlite(database), "second") == {
-        node: [State.COMPLETE if node in repeated else State.CACHED] for node in NODES
-    }
-    _, evaluation = sorted(
-        (tmp_path / "runs/containers/root/Evaluator/evaluation").iterdir(), key=lambda p: int(p.name)
-    )
-    locations = json.loads((evaluation / "eval_config.json").read_text())["modelLocations"]
-    assert locations["baseline"] == locations["candidate"]
-    assert package.metrics("second") == pytest.approx(metrics)
-    assert model in package.served()
+    return package, order
 
 
 def _kill_while_it_trains(package, run_id, parameters):
@@ -192,7 +205,7 @@ class MariaDb:
         install = ["mariadb-install-db", f"--datadir={folder}/data", "--auth-root-authentication-method=normal"]
         subprocess.run([*install, *self._user], check=True, capture_output=True, timeout=120)
         self.start()
-        self._execute("CREATE USER 'ctr'@'%' IDENTIFIED BY 'a secret'; GRANT ALL ON *.* TO 'ctr'@'%'")
+        self._execute(f"CREATE USER 'ctr'@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON *.* TO 'ctr'@'%'")
 
     def start(self):
         folder = self._folder
@@ -233,27 +246,28 @@ class MariaDb:
         )
 
 
-@pytest.fixture
-def mariadb(tmp_path_factory):
-    if shutil.which("mariadbd") is None:
-        pytest.skip("no MariaDB here: apt-get install mariadb-server; CI has it")
-    folder = tmp_path_factory.mktemp("mariadb")
-    server = MariaDb(folder)
-    yield server
-    server.kill()
-
-
-def test_a_run_on_mysql_whose_server_is_killed_between_two_nodes(mariadb, workplace_of, tmp_path, monkeypatch):
-    monkeypatch.setenv("METADATA_PASSWORD", "a secret")
-    package = workplace_of(f"mysql://ctr@127.0.0.1:{mariadb.port}/metadata")
-    for task in package.order():
-        if task == "transform":
-            mariadb.kill()
-            mariadb.start()
-        package.run(task, "run", max_epochs=1)
+def test_a_run_on_mysql_whose_server_is_killed_between_two_nodes(started):
+    if started[1] is None:
+        pytest.skip("no MariaDB here: apt-get install mariadb-server, as .ci/run does")
+    package, states = started[1].result()
+    assert states == {node: [State.COMPLETE] for node in NODES}
     assert len(package.served()) == 1
     assert package.metrics("run")["blessed"] == 1.0
-    store = mysql_metadata_connection_config("127.0.0.1", mariadb.port, "metadata", "ctr", "a secret")
-    assert _states(store, "run") == {node: [State.COMPLETE] for node in NODES}
-    assert "a secret" not in (tmp_path / "pipeline.yaml").read_text()
-    assert not (tmp_path / "runs/containers/metadata.sqlite").exists()
+    assert PASSWORD not in (package.root / "pipeline.yaml").read_text()
+    assert list(package.root.rglob("*.sqlite")) == []
+
+
+def _one_run_on_mysql(root):
+    (root / "mariadb").mkdir()
+    server = MariaDb(root / "mariadb")
+    try:
+        package = Package(root, f"mysql://ctr@127.0.0.1:{server.port}/metadata", METADATA_PASSWORD=PASSWORD)
+        for task in package.order():
+            if task == "transform":
+                server.kill()
+                server.start()
+            package.run(task, "run", max_epochs=1)
+        store = mysql_metadata_connection_config("127.0.0.1", server.port, "metadata", "ctr", PASSWORD)
+        return package, _states(store, "run")
+    finally:
+        server.kill()

@@ -39,5 +39,5 @@ def test_a_wrong_setting_is_an_error(override, message):
 def test_overrides_on_a_config_are_those_on_its_file():
     overrides = ["log.as_of=2026-11-24", "evaluation.max_log_loss=", "training.max_epochs=2"]
     assert with_overrides(load_config(None), overrides) == load_config(None, overrides)
-    with pytest.raises(ConfigError, match="unknown key training.epochs"):
+    with pytest.raises(ConfigError, match=r"unknown key training\.epochs"):
         with_overrides(load_config(None), ["training.epochs=2"])
