@@ -61,12 +61,23 @@ def add_commands(main: click.Group, config_option: Callable[[Any], Any], one_lin
         metavar="FILE",
         help="Where to write the package.",
     )
-    def compile_(config: pathlib.Path | None, overrides: tuple[str, ...], image: str, out: pathlib.Path) -> None:
+    @click.option(
+        "--target",
+        type=click.Choice(["kubeflow", "vertex"]),
+        default="kubeflow",
+        show_default=True,
+        help="What the package is to run on. For Vertex AI it is only compiled, and was never run.",
+    )
+    def compile_(
+        config: pathlib.Path | None, overrides: tuple[str, ...], image: str, out: pathlib.Path, target: str
+    ) -> None:
         """Compile the pipeline to a package that Kubeflow Pipelines 2 runs."""
         from pipeline.config import ConfigError, load_config
 
         with one_line(ConfigError):
             settings = load_config(config, overrides)
+            if target == "vertex":
+                settings = load("vertex").for_vertex(settings)
             load("compile").compile_package(settings, image, out)
         click.echo(f"written: {out}, {out.stat().st_size / 1000:,.0f} kB")
 
