@@ -18,7 +18,7 @@ mirror=$(grep -rhoE '^(URIs: |deb )\S*/debian/?( |$)' /etc/apt/sources.list /etc
 debootstrap --variant=minbase \
   --include=ca-certificates,libssl3t64,libffi8,libsqlite3-0,libbz2-1.0,libreadline8t64,liblzma5,zlib1g \
   trixie "$root" ${mirror:+"$mirror"} >&2
-rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/usr/share/doc/* "$root"/etc/apt/sources.list*
+rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/usr/share/doc/*
 tar -C "$prefix" -c --exclude='__pycache__' --exclude=./lib/python3.11/test --exclude=./lib/python3.11/site-packages \
   --exclude='*.a' --exclude=./share ./bin/python3.11 ./lib ./include | tar -x -C "$root/usr/local"
 ln -sf python3.11 "$root/usr/local/bin/python3" && ln -sf python3.11 "$root/usr/local/bin/python"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.machinery
 import importlib.util
+import json
 import pathlib
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -60,11 +61,88 @@ def add_commands(main: click.Group, config_option: Callable[[Any], Any], one_lin
         metavar="FILE",
         help="Where to write the package.",
     )
-    def compile_(config: pathlib.Path | None, overrides: tuple[str, ...], image: str, out: pathlib.Path) -> None:
+    @click.option(
+        "--target",
+        type=click.Choice(["kubeflow", "vertex"]),
+        default="kubeflow",
+        show_default=True,
+        help="What the package is to run on. For Vertex AI it is only compiled, and was never run.",
+    )
+    def compile_(
+        config: pathlib.Path | None, overrides: tuple[str, ...], image: str, out: pathlib.Path, target: str
+    ) -> None:
         """Compile the pipeline to a package that Kubeflow Pipelines 2 runs."""
         from pipeline.config import ConfigError, load_config
 
         with one_line(ConfigError):
             settings = load_config(config, overrides)
+            if target == "vertex":
+                settings = load("vertex").for_vertex(settings)
             load("compile").compile_package(settings, image, out)
         click.echo(f"written: {out}, {out.stat().st_size / 1000:,.0f} kB")
+
+    package = click.argument("package", type=click.Path(path_type=pathlib.Path, exists=True, dir_okay=False))
+    experiment = click.option("--experiment", default="ctr", show_default=True, help="The runs' experiment in KFP.")
+    parameter = click.option(
+        "--param", "parameters", multiple=True, metavar="NAME=VALUE", help="A pipeline parameter, such as max_epochs=2."
+    )
+    as_of = click.option("--as-of", metavar="DAY", help="Use the log up to this day; the parameter as_of.")
+
+    @kubeflow.command(epilog="Example: KFP_HOST=https://kfp.example.com ctr kubeflow submit pipeline.yaml --wait")
+    @package
+    @experiment
+    @parameter
+    @as_of
+    @click.option("--wait/--no-wait", help="Wait for the run's end, and show its tasks.")
+    @click.option("--timeout", default=86_400, show_default=True, metavar="SECONDS", help="How long to wait at most.")
+    def submit(
+        package: pathlib.Path,
+        experiment: str,
+        parameters: tuple[str, ...],
+        as_of: str | None,
+        wait: bool,
+        timeout: float,
+    ) -> None:
+        """Upload a package to a Kubeflow Pipelines server, and start a run.
+
+        The server is KFP_HOST; KFP_TOKEN, KFP_NAMESPACE and KFP_CA_FILE where it needs them. A package that is there
+        already is not uploaded again. With --wait the exit status is 1 where the run has not succeeded.
+        """
+        client = load("client")
+        with one_line(client.KubeflowError):
+            server = client.Server()
+            run_id = server.submit(package, experiment, _parameters(parameters, as_of))
+            click.echo(f"run {run_id}: {server.link(run_id)}")
+            if wait:
+                server.wait(run_id, timeout, lambda task, state: click.echo(f"  {task:<26} {state.lower()}"))
+                click.echo("succeeded")
+
+    @kubeflow.command(epilog="Example: ctr kubeflow schedule pipeline.yaml --cron '0 30 3 * * *'")
+    @package
+    @experiment
+    @parameter
+    @click.option("--cron", required=True, metavar="CRON", help="When: six fields, seconds first, in UTC.")
+    def schedule(package: pathlib.Path, experiment: str, parameters: tuple[str, ...], cron: str) -> None:
+        """Upload a package, and start a run of it again and again.
+
+        Never two at a time, and none for times that were missed. See `ctr kubeflow submit` for the server.
+        """
+        client = load("client")
+        with one_line(client.KubeflowError):
+            recurring = client.Server().schedule(package, experiment, cron, _parameters(parameters, None))
+        click.echo(f"recurring run {recurring}: {cron}")
+
+
+def _parameters(words: Sequence[str], as_of: str | None) -> dict[str, Any]:
+    """Returns pipeline parameters; a value that is a number in JSON is one."""
+    parameters: dict[str, Any] = {} if as_of is None else {"as_of": as_of}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{word}: write NAME=VALUE")
+        try:
+            number = json.loads(value)
+        except ValueError:
+            number = None
+        parameters[name] = number if isinstance(number, int | float) else value
+    return parameters

@@ -223,6 +223,31 @@ def test_a_setting_that_does_not_fit_is_an_error_and_leaves_no_file(override, me
     assert list(tmp_path.iterdir()) == []
 
 
+VERTEX = ["kubeflow.root=/gcs/bucket/ctr", "kubeflow.metadata=grpc://metadata.example:8080"]
+
+
+def test_a_package_for_vertex_is_one_document_without_anything_of_kubernetes(tmp_path):
+    config = load("vertex").for_vertex(load_config(None, VERTEX))
+    load("compile").compile_package(config, IMAGE, tmp_path / "pipeline.yaml")
+    ir, platform = _documents(tmp_path / "pipeline.yaml")
+    assert platform == {}
+    assert "/gcs/bucket/ctr/runs" in str(ir)
+
+
+NOT_ON_VERTEX = {
+    "a folder that is no bucket's": ("kubeflow.root=/mnt/ctr", "/gcs/BUCKET/FOLDER"),
+    "a database with a password": ("kubeflow.metadata=mysql://ctr@host/metadata", "kubeflow.metadata: Vertex has no"),
+    "a secret": ("kubeflow.secrets={KEY: name/key}", "kubeflow.secrets: Vertex has none"),
+    "a toleration": ("kubeflow.nodes={Trainer: {tolerations: [{key: gpu}]}}", "kubeflow.nodes.Trainer.tolerations: V"),
+}
+
+
+@pytest.mark.parametrize(("override", "message"), NOT_ON_VERTEX.values(), ids=NOT_ON_VERTEX.keys())
+def test_what_vertex_would_ignore_is_an_error(override, message):
+    with pytest.raises(ConfigError, match=message):
+        load("vertex").for_vertex(load_config(None, [*VERTEX, override]))
+
+
 def test_the_folder_imports_only_the_pipeline_and_is_no_package():
     assert not (FOLDER / "__init__.py").exists()
     ours = {"pipeline", "components", "transform", "trainer", "schemas", "tests", "benchmarks"}

@@ -1,0 +1,247 @@
+"""Submits and schedules a package on a Kubeflow Pipelines server, through kfp's client."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import pathlib
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import kfp
+import kfp_server_api
+import urllib3
+import yaml
+
+HOST, TOKEN, NAMESPACE, CA_FILE = "KFP_HOST", "KFP_TOKEN", "KFP_NAMESPACE", "KFP_CA_FILE"
+REQUEST_TIMEOUT_SECONDS = 60.0
+_FINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
+
+
+class KubeflowError(RuntimeError):
+    """A call that failed, or a run that did not succeed; the message says which, and what the server said."""
+
+
+class Server:
+    """A Kubeflow Pipelines server.
+
+    Attributes:
+        host: Its URL, which is also that of its UI.
+    """
+
+    def __init__(self, environment: Mapping[str, str] = os.environ, timeout: float = REQUEST_TIMEOUT_SECONDS) -> None:
+        """Connects.
+
+        Args:
+            environment: KFP_HOST is the server's URL. KFP_TOKEN is a bearer token, KFP_NAMESPACE the namespace where
+                the server has several users, and KFP_CA_FILE the certificate authority of its TLS certificate, which
+                is verified in any case.
+            timeout: Seconds without an answer after which a request has failed.
+
+        Raises:
+            KubeflowError: There is no host, or it does not answer.
+        """
+        if HOST not in environment:
+            raise KubeflowError(f"no server: set {HOST}, such as https://kubeflow.example.com/pipeline")
+        self.host = environment[HOST].rstrip("/")
+        self._namespace = environment.get(NAMESPACE)
+        if CA_FILE in environment and not pathlib.Path(environment[CA_FILE]).is_file():
+            raise KubeflowError(f"{CA_FILE}: there is no file {environment[CA_FILE]}")
+        with self._call("connecting"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            self._client = kfp.Client(
+                host=self.host,
+                # Any but kfp's default; where there is none, kfp asks the server, for half a minute if it fails.
+                namespace=self._namespace or "single-user",
+                existing_token=environment.get(TOKEN),
+                ssl_ca_cert=environment.get(CA_FILE),
+                verify_ssl=True,
+            )
+        self._client._context_setting["namespace"] = self._namespace or ""
+        _limit_requests(self._client, timeout)
+
+    def upload(self, package: pathlib.Path) -> tuple[str, str]:
+        """Uploads a package as a version of the pipeline that it names; a package that is there already is taken.
+
+        Args:
+            package: The file that `ctr kubeflow compile` has written.
+
+        Returns:
+            The pipeline's id and the version's.
+        """
+        try:
+            content = package.read_bytes()
+            name = next(yaml.safe_load_all(content))["pipelineInfo"]["name"]
+        except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration) as error:
+            raise KubeflowError(f"{package} is no package: {error}; make it with ctr kubeflow compile") from None
+        version = f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
+        with self._call("looking for the pipeline"):
+            pipeline_id = self._client.get_pipeline_id(name)
+        if pipeline_id is None:
+            with self._call("uploading the pipeline"):
+                pipeline_id = self._client.upload_pipeline(
+                    str(package), pipeline_name=name, namespace=self._namespace
+                ).pipeline_id
+        with self._call("looking for the version"):
+            found = self._client.list_pipeline_versions(pipeline_id, filter=_named(version)).pipeline_versions
+        if found:
+            return pipeline_id, found[0].pipeline_version_id
+        with self._call("uploading the version"):
+            uploaded = self._client.upload_pipeline_version(str(package), version, pipeline_id=pipeline_id)
+        return pipeline_id, uploaded.pipeline_version_id
+
+    def submit(self, package: pathlib.Path, experiment: str, parameters: Mapping[str, Any]) -> str:
+        """Starts a run.
+
+        Args:
+            package: See `upload`.
+            experiment: Name of the experiment that the run is shown in; it is made where there is none.
+            parameters: Values of pipeline parameters.
+
+        Returns:
+            The run's id, which is TFX's run id, too.
+        """
+        check_parameters(package, parameters)
+        pipeline_id, version_id = self.upload(package)
+        experiment_id = self._experiment(experiment)
+        with self._call("starting the run"):
+            run = self._client.run_pipeline(
+                experiment_id,
+                job_name=f"{experiment} {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}",
+                params=dict(parameters),
+                pipeline_id=pipeline_id,
+                version_id=version_id,
+            )
+        return str(run.run_id)
+
+    def wait(self, run_id: str, timeout: float, show: Callable[[str, str], None], poll_seconds: float = 10.0) -> None:
+        """Waits for a run's end.
+
+        Args:
+            run_id: The run's id.
+            timeout: Seconds to wait at most.
+            show: Called with each task that has changed its state, and the state.
+            poll_seconds: Seconds between two questions.
+
+        Raises:
+            KubeflowError: The run has not succeeded, or not ended in time. It is not stopped.
+        """
+        shown: dict[str, str] = {}
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._call("asking for the run"):
+                run = self._client.get_run(run_id)
+            for task in getattr(run.run_details, "task_details", None) or []:
+                if task.state and shown.get(task.display_name) != task.state:
+                    shown[task.display_name] = task.state
+                    show(task.display_name, task.state)
+            if run.state in _FINAL:
+                break
+            if time.monotonic() > deadline:
+                raise KubeflowError(f"the run has not ended within {timeout:.0f} s: {self.link(run_id)}")
+            time.sleep(poll_seconds)
+        if run.state != "SUCCEEDED":
+            failed = ", ".join(name for name, state in shown.items() if state == "FAILED" and name != "root")
+            message = f": {run.error.message}" if run.error and run.error.message else ""
+            raise KubeflowError(f"the run has {run.state.lower()} {failed}{message}\n{self.link(run_id)}".strip())
+
+    def schedule(self, package: pathlib.Path, experiment: str, cron: str, parameters: Mapping[str, Any]) -> str:
+        """Starts a run again and again, never two at a time, and none for times that were missed.
+
+        Args:
+            package: See `upload`.
+            experiment: See `submit`; it is the recurring run's name, too.
+            cron: When, in KFP's cron format of six fields; the first is the second.
+            parameters: Values of pipeline parameters.
+
+        Returns:
+            The recurring run's id.
+        """
+        if len(cron.split()) != 6:
+            raise KubeflowError(
+                f"cron {cron!r}: write six fields, seconds first, such as '0 30 3 * * *' for 3:30 a day"
+            )
+        check_parameters(package, parameters)
+        pipeline_id, version_id = self.upload(package)
+        experiment_id = self._experiment(experiment)
+        with self._call("scheduling"):
+            recurring = self._client.create_recurring_run(
+                experiment_id,
+                job_name=experiment,
+                cron_expression=cron,
+                max_concurrency=1,
+                no_catchup=True,
+                params=dict(parameters),
+                pipeline_id=pipeline_id,
+                version_id=version_id,
+            )
+        return str(recurring.recurring_run_id)
+
+    def link(self, run_id: str) -> str:
+        """Returns the page of a run in the UI."""
+        return f"{self.host}/#/runs/details/{run_id}"
+
+    def _experiment(self, name: str) -> str:
+        with self._call("looking for the experiment"):
+            return str(self._client.create_experiment(name, namespace=self._namespace).experiment_id)
+
+    @contextlib.contextmanager
+    def _call(self, what: str) -> Iterator[None]:
+        """Turns whatever a call can end with into an error that names the call; kfp's own links are not shown."""
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                yield
+        except kfp_server_api.ApiException as error:
+            hint = {401: f"; is {TOKEN} right?", 403: f"; is {NAMESPACE} right?"}.get(error.status, "")
+            said = _message(error.body) or error.reason
+            raise KubeflowError(f"{what} failed: {self.host} says {error.status}: {said}{hint}") from None
+        except (urllib3.exceptions.HTTPError, TimeoutError, OSError, ValueError) as error:
+            raise KubeflowError(f"{what} failed: {self.host}: {error}") from None
+
+
+def check_parameters(package: pathlib.Path, parameters: Mapping[str, Any]) -> None:
+    """Raises an error at a parameter that the package has not: KFP would ignore it.
+
+    Raises:
+        KubeflowError: There is no such parameter.
+    """
+    ir = next(yaml.safe_load_all(package.read_text(encoding="utf-8")))
+    known = ir["root"].get("inputDefinitions", {}).get("parameters", {})
+    for name in parameters:
+        if name not in known:
+            raise KubeflowError(f"the package has no parameter {name}; it has {', '.join(known)}")
+
+
+def _limit_requests(client: kfp.Client, timeout: float) -> None:
+    """Gives each request a time limit: kfp's client has no setting for it, and would wait forever."""
+    for api in vars(client).values():
+        rest = getattr(getattr(api, "api_client", None), "rest_client", None)
+        if rest is not None and not getattr(rest, "has_limit", False):
+            rest.request, rest.has_limit = _with_limit(rest.request, timeout), True
+
+
+def _with_limit(request: Callable[..., Any], timeout: float) -> Callable[..., Any]:
+    def limited(*arguments: Any, **options: Any) -> Any:
+        options["_request_timeout"] = options.get("_request_timeout") or (timeout, timeout)  # connect, read
+        return request(*arguments, **options)
+
+    return limited
+
+
+def _named(name: str) -> str:
+    # 1 is EQUALS, as kfp's client writes it.
+    return json.dumps({"predicates": [{"operation": 1, "key": "display_name", "stringValue": name}]})
+
+
+def _message(body: str | bytes | None) -> str:
+    """Returns what the server said, from the JSON of a KFP error or as it is."""
+    text = body.decode(errors="replace") if isinstance(body, bytes) else body or ""
+    with contextlib.suppress(ValueError, AttributeError):
+        parsed = json.loads(text)
+        text = parsed.get("error_message") or parsed.get("message") or parsed.get("error") or text
+    return " ".join(str(text).split())[:500]

@@ -1,0 +1,275 @@
+"""`ctr kubeflow submit` and `schedule` against a server that answers as KFP's does."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import re
+import threading
+import time
+import urllib.parse
+
+import kfp_server_api
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from pipeline.cli import main
+from pipeline.cli_kubeflow import load
+
+TOKEN = "letmein"
+API = "/apis/v2beta1"
+PARAMETERS = {"as_of": {"parameterType": "STRING"}, "max_epochs": {"parameterType": "NUMBER_INTEGER"}}
+
+
+def _as(model, content):
+    """Reads JSON strictly as one of the published models."""
+    response = type("Response", (), {"data": json.dumps(content)})()
+    read = kfp_server_api.ApiClient().deserialize(response, model)
+    known = set(getattr(kfp_server_api, model).attribute_map.values())
+    assert set(content) <= known, set(content) - known
+    return read
+
+
+class KfpStub(http.server.ThreadingHTTPServer):
+    """The part of KFP's REST API that is used, in memory.
+
+    Attributes:
+        refusals: What to answer a call with instead, by method and path: a status, or seconds to be silent for.
+    """
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.pipelines, self.versions, self.experiments = [], [], []
+        self.runs, self.recurring, self.uploads, self.refusals = [], [], [], {}
+        self.states = [["RUNNING", {"Trainer": "RUNNING"}], ["SUCCEEDED", {"Trainer": "SUCCEEDED"}]]
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self._answer("GET")
+
+    def do_POST(self):
+        self._answer("POST")
+
+    def _answer(self, method):
+        url = urllib.parse.urlsplit(self.path)
+        query = {key: value[0] for key, value in urllib.parse.parse_qs(url.query).items()}
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        refusal = self.server.refusals.get((method, url.path.removeprefix(API)))
+        if isinstance(refusal, float):
+            time.sleep(refusal)
+            refusal = 504
+        if self.headers.get("Authorization") not in (TOKEN, f"Bearer {TOKEN}"):
+            refusal = 401
+        if refusal:
+            return self._send(refusal, {"error_message": f"refused with {refusal}", "error_details": "..."})
+        return self._send(200, self._reply(method, url.path.removeprefix(API), query, body))
+
+    def _reply(self, method, path, query, body):
+        server = self.server
+        wanted = None
+        if "filter" in query:
+            (predicate,) = json.loads(query["filter"])["predicates"]
+            assert (predicate["operation"], predicate["key"]) == (1, "display_name")
+            wanted = predicate["stringValue"]
+
+        def matching(items):
+            return [item for item in items if wanted is None or item["display_name"] == wanted]
+
+        match method, path.strip("/").split("/"):
+            case "GET", ["pipelines"]:
+                return {"pipelines": matching(server.pipelines)}
+            case "POST", ["pipelines", "upload"]:
+                server.uploads.append(body)
+                server.pipelines.append({"pipeline_id": "p1", "display_name": query["name"]})
+                return server.pipelines[-1]
+            case "GET", ["pipelines", "p1", "versions"]:
+                return {"pipeline_versions": matching(server.versions)}
+            case "POST", ["pipelines", "upload_version"]:
+                assert query["pipelineid"] == "p1"
+                server.uploads.append(body)
+                version = {"pipeline_id": "p1", "display_name": query["name"]}
+                server.versions.append(version | {"pipeline_version_id": f"v{len(server.versions) + 1}"})
+                return server.versions[-1]
+            case "GET", ["experiments"]:
+                return {"experiments": matching(server.experiments)}
+            case "POST", ["experiments"]:
+                _as("V2beta1Experiment", json.loads(body))
+                server.experiments.append({**json.loads(body), "experiment_id": "e1"})
+                return server.experiments[-1]
+            case "POST", ["runs"]:
+                server.runs.append(_as("V2beta1Run", json.loads(body)))
+                return {"run_id": "r1", "state": "PENDING"}
+            case "POST", ["recurringruns"]:
+                server.recurring.append(_as("V2beta1RecurringRun", json.loads(body)))
+                return {"recurring_run_id": "rr1"}
+            case "GET", ["runs", "r1"]:
+                state, tasks = server.states.pop(0) if len(server.states) > 1 else server.states[0]
+                details = [{"display_name": name, "state": task} for name, task in tasks.items()]
+                run = {"run_id": "r1", "state": state, "run_details": {"task_details": details}}
+                return run | ({"error": {"message": "OOMKilled"}} if state == "FAILED" else {})
+        raise AssertionError(f"no such call: {method} {path}")
+
+    def _send(self, status, content):
+        reply = json.dumps(content).encode()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a client that has given up
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(reply)))
+            self.end_headers()
+            self.wfile.write(reply)
+
+
+@pytest.fixture
+def kfp_stub():
+    server = KfpStub()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def package(tmp_path):
+    ir = {"pipelineInfo": {"name": "movielens"}, "root": {"inputDefinitions": {"parameters": PARAMETERS}}}
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(yaml.safe_dump(ir | {"deploymentSpec": {}, "components": {}, "schemaVersion": "2.1.0"}))
+    return file
+
+
+@pytest.fixture
+def ctr_kubeflow(kfp_stub, package, monkeypatch):
+    monkeypatch.setenv("KFP_HOST", kfp_stub.url)
+    monkeypatch.setenv("KFP_TOKEN", TOKEN)
+    client = load("client")
+    wait = client.Server.wait
+    monkeypatch.setattr(client.Server, "wait", lambda *arguments: wait(*arguments, poll_seconds=0.01))
+
+    def run(command, *arguments):
+        return CliRunner().invoke(main, ["kubeflow", command, str(package), *arguments])
+
+    return run
+
+
+def test_submit_uploads_starts_and_waits(ctr_kubeflow, kfp_stub):
+    result = ctr_kubeflow("submit", "--wait", "--as-of", "2026-11-24", "--param", "max_epochs=2")
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0] == f"run r1: {kfp_stub.url}/#/runs/details/r1"
+    assert [line.split() for line in lines[1:]] == [["Trainer", "running"], ["Trainer", "succeeded"], ["succeeded"]]
+    (run,) = kfp_stub.runs
+    assert run.runtime_config.parameters == {"as_of": "2026-11-24", "max_epochs": 2}
+    assert (run.pipeline_version_reference.pipeline_id, run.pipeline_version_reference.pipeline_version_id) == (
+        "p1",
+        "v1",
+    )
+    assert run.experiment_id == "e1"
+    assert b"pipelineInfo" in kfp_stub.uploads[-1]
+
+
+def test_the_same_package_is_uploaded_once_and_a_changed_one_is_a_new_version(ctr_kubeflow, kfp_stub, package):
+    for _ in range(2):
+        assert ctr_kubeflow("submit").exit_code == 0
+    assert len(kfp_stub.versions) == 1
+    package.write_text(package.read_text() + "# changed\n")
+    assert ctr_kubeflow("submit").exit_code == 0
+    assert [run.pipeline_version_reference.pipeline_version_id for run in kfp_stub.runs] == ["v1", "v1", "v2"]
+    assert len(kfp_stub.pipelines) == len(kfp_stub.experiments) == 1
+
+
+def test_schedule_makes_a_recurring_run_without_catch_up_and_one_at_a_time(ctr_kubeflow, kfp_stub):
+    result = ctr_kubeflow("schedule", "--cron", "0 30 3 * * *")
+    assert result.exit_code == 0, result.output
+    (recurring,) = kfp_stub.recurring
+    assert recurring.trigger.cron_schedule.cron == "0 30 3 * * *"
+    assert (recurring.no_catchup, recurring.max_concurrency, recurring.mode) == (True, "1", "ENABLE")
+
+
+REFUSALS = {
+    "401": ("GET", "/pipelines", 401, "looking for the pipeline failed: .* says 401: refused with 401; is KFP_TOKEN"),
+    "404": ("POST", "/runs", 404, "starting the run failed: .* says 404: refused with 404"),
+    "409": ("POST", "/pipelines/upload_version", 409, "uploading the version failed: .* says 409: refused with 409"),
+    "500": ("POST", "/experiments", 500, "looking for the experiment failed: .* says 500: refused with 500"),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "status", "message"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_a_refusal_names_the_call_and_what_the_server_said(method, path, status, message, ctr_kubeflow, kfp_stub):
+    kfp_stub.refusals[method, path] = status
+    result = ctr_kubeflow("submit")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    assert re.search(message, result.output), result.output
+    assert kfp_stub.runs == []
+
+
+def test_a_wrong_token_is_named(ctr_kubeflow, monkeypatch):
+    monkeypatch.setenv("KFP_TOKEN", "wrong")
+    result = ctr_kubeflow("submit")
+    assert (result.exit_code, "says 401" in result.output, "wrong" in result.output) == (1, True, False)
+
+
+def test_a_silent_server_is_given_up(kfp_stub, package):
+    client = load("client")
+    kfp_stub.refusals["GET", "/pipelines"] = 5.0
+    server = client.Server({"KFP_HOST": kfp_stub.url, "KFP_TOKEN": TOKEN}, timeout=0.2)
+    start = time.monotonic()
+    with pytest.raises(client.KubeflowError, match=r"looking for the pipeline failed: http://127.0.0.1:.*imed out"):
+        server.upload(package)
+    assert time.monotonic() - start < 4
+
+
+def test_a_server_that_is_not_there_is_named(package):
+    client = load("client")
+    with pytest.raises(client.KubeflowError, match=r"failed: http://127.0.0.1:9: "):
+        client.Server({"KFP_HOST": "http://127.0.0.1:9"}).upload(package)
+
+
+def test_a_failed_run_is_an_error_with_the_task_and_the_link(ctr_kubeflow, kfp_stub):
+    kfp_stub.states = [["FAILED", {"Trainer": "FAILED", "root": "FAILED"}]]
+    result = ctr_kubeflow("submit", "--wait")
+    assert result.exit_code == 1
+    assert "the run has failed Trainer: OOMKilled" in result.output
+    assert "/#/runs/details/r1" in result.output.splitlines()[-1]
+
+
+def test_a_run_that_does_not_end_is_left_alone(ctr_kubeflow, kfp_stub):
+    kfp_stub.states = [["RUNNING", {}]]
+    result = ctr_kubeflow("submit", "--wait", "--timeout", "0")
+    assert result.exit_code == 1
+    assert "the run has not ended within 0 s" in result.output
+
+
+MISTAKES = {
+    "no host": ("submit", (), {"KFP_HOST": None}, "no server: set KFP_HOST"),
+    "no such CA file": ("submit", (), {"KFP_CA_FILE": "/nowhere.pem"}, "KFP_CA_FILE: there is no file /nowhere.pem"),
+    "unknown parameter": ("submit", ("--param", "epochs=2"), {}, "no parameter epochs; it has as_of, max_epochs"),
+    "five fields": ("schedule", ("--cron", "30 3 * * *"), {}, "write six fields"),
+}
+
+
+@pytest.mark.parametrize(("command", "arguments", "variables", "message"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_one_line(command, arguments, variables, message, ctr_kubeflow, monkeypatch, kfp_stub):
+    for name, value in variables.items():
+        monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
+    result = ctr_kubeflow(command, *arguments)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert kfp_stub.uploads == []
+
+
+def test_tls_is_verified(package, tmp_path):
+    client = load("client")
+    server = client.Server({"KFP_HOST": "https://127.0.0.1:9", "KFP_TOKEN": TOKEN})
+    configuration = server._client._run_api.api_client.configuration
+    assert configuration.verify_ssl is True

@@ -1,0 +1,109 @@
+"""The manifests, read with the models of the Kubernetes client; offline."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import re
+
+import pytest
+import yaml
+from kubernetes import client
+
+from pipeline.cli_kubeflow import FOLDER
+from pipeline.config import load_config
+
+MANIFESTS = FOLDER / "manifests"
+MODELS = {
+    "PersistentVolumeClaim": "V1PersistentVolumeClaim",
+    "Job": "V1Job",
+    "ServiceAccount": "V1ServiceAccount",
+    "Role": "V1Role",
+    "RoleBinding": "V1RoleBinding",
+    "NetworkPolicy": "V1NetworkPolicy",
+    "Deployment": "V1Deployment",
+    "Service": "V1Service",
+    "PodDisruptionBudget": "V1PodDisruptionBudget",
+}
+CUSTOM = {"Kustomization": "kustomize.config.k8s.io/v1beta1", "InferenceService": "serving.kserve.io/v1beta1"}
+SCALARS = {"str": str, "int": int, "bool": bool, "float": float, "datetime": datetime.datetime}
+
+
+def _documents():
+    return [
+        (f"{file.relative_to(MANIFESTS)}: {document['kind']}", file, document)
+        for file in sorted(MANIFESTS.rglob("*.yaml"))
+        for document in yaml.safe_load_all(file.read_text())
+    ]
+
+
+def check(value, kind, path):
+    """Raises an AssertionError where a value is not of one of the client's types, with no unknown or missing field."""
+    if kind == "object":
+        return
+    if match := re.fullmatch(r"list\[(.+)\]", kind):
+        assert isinstance(value, list), f"{path} is no list"
+        for index, item in enumerate(value):
+            check(item, match[1], f"{path}[{index}]")
+    elif match := re.fullmatch(r"dict\(str, (.+)\)", kind):
+        assert isinstance(value, dict), f"{path} is no mapping"
+        for key, item in value.items():
+            check(item, match[1], f"{path}.{key}")
+    elif kind in SCALARS:
+        assert isinstance(value, SCALARS[kind]), f"{path} is {value!r}, not a {kind}"
+        assert kind == "bool" or not isinstance(value, bool), f"{path} is a bool, not a {kind}"
+    else:
+        model = getattr(client, kind)
+        names = {json_name: name for name, json_name in model.attribute_map.items()}
+        assert isinstance(value, dict), f"{path} is no {kind}"
+        assert set(value) <= set(names), f"{path} has unknown fields {set(value) - set(names)}"
+        for json_name, item in value.items():
+            check(item, model.openapi_types[names[json_name]], f"{path}.{json_name}")
+        model(**{names[json_name]: item for json_name, item in value.items()})  # raises where one is missing
+
+
+@pytest.mark.parametrize(("file", "document"), [case[1:] for case in _documents()], ids=[c[0] for c in _documents()])
+def test_every_field_is_one_of_kubernetes(file, document):
+    if document["kind"] in CUSTOM:
+        assert document["apiVersion"] == CUSTOM[document["kind"]]
+        return
+    is_patch = file.parent.name == "example"  # it leaves out what the base has
+    with contextlib.suppress(*[ValueError] * is_patch):
+        check(document, MODELS[document["kind"]], document["kind"])
+
+
+def test_the_check_finds_a_misspelt_field_a_wrong_type_and_a_missing_field():
+    for wrong in ({"spec": {"replica": 1}}, {"spec": {"replicas": "2"}}):
+        with pytest.raises(AssertionError, match="spec"):
+            check(wrong, "V1Deployment", "Deployment")
+    with pytest.raises(ValueError, match="selector"):
+        check({"spec": {"template": {}}}, "V1Deployment", "Deployment")
+
+
+@pytest.mark.parametrize("folder", ["base", "example", "kserve"])
+def test_kustomizations_name_what_is_there(folder):
+    kustomization = yaml.safe_load((MANIFESTS / folder / "kustomization.yaml").read_text())
+    for resource in kustomization["resources"] + [patch["path"] for patch in kustomization.get("patches", [])]:
+        assert (MANIFESTS / folder / resource).exists()
+    if folder != "example":
+        files = {file.name for file in (MANIFESTS / folder).iterdir()} - {"kustomization.yaml"}
+        assert files == set(kustomization["resources"])
+
+
+def test_containers_run_without_privileges_and_serving_has_what_is_pushed():
+    documents = {(d["kind"], d["metadata"]["name"]): d for _, f, d in _documents() if f.parent.name == "base"
+                 and d["kind"] != "Kustomization"}  # fmt: skip
+    for kind, name in (("Deployment", "ctr-serving"), ("Job", "ctr-prepare-volume")):
+        for container in documents[kind, name]["spec"]["template"]["spec"]["containers"]:
+            context = container["securityContext"]
+            assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
+            assert context["capabilities"]["drop"] == ["ALL"]
+            assert "limits" in container["resources"]
+    config = load_config(None)
+    pod = documents["Deployment", "ctr-serving"]["spec"]["template"]["spec"]
+    assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == config.kubeflow.pvc
+    (mount, _) = pod["containers"][0]["volumeMounts"]
+    assert mount["subPath"] == f"{config.runs_dir}/{config.name}/serving"
+    assert mount["readOnly"]
+    roles = [rule for rule in documents["Role", "ctr-pipeline"]["rules"] if "secrets" in rule["resources"]]
+    assert all(rule.get("resourceNames") and rule["verbs"] == ["get"] for rule in roles)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from tfx.types.standard_artifacts import ModelEvaluation, String
+
+from pipeline import kfp_outputs
+from pipeline.evaluation import Verdict
+from pipeline.node import NodeResult
+
+
+def _executor_input(folder, **artifacts):
+    return {
+        "outputs": {
+            "outputFile": str(folder / "out/executor_output.json"),
+            "artifacts": {
+                name: {"artifacts": [{"name": name, "uri": uri, "metadata": {}}]} for name, uri in artifacts.items()
+            },
+        }
+    }
+
+
+def _artifact(kind, uri):
+    artifact = kind()
+    artifact.uri = str(uri)
+    return artifact
+
+
+@pytest.mark.parametrize(("specs", "has_baseline"), [([{}], False), ([{}, {"isBaseline": True}], True)])
+def test_metrics_are_the_overall_ones_and_the_verdict(specs, has_baseline, tmp_path, monkeypatch):
+    (tmp_path / "eval_config.json").write_text(json.dumps({"evalConfig": {"modelSpecs": specs}}))
+    asked = []
+
+    def read_verdict(uri, has_baseline):
+        asked.append((uri, has_baseline))
+        return Verdict({"auc": 0.75, "log_loss": 0.5, "calibration": 1.1}, True, ())
+
+    monkeypatch.setattr(kfp_outputs, "read_verdict", read_verdict)
+    result = NodeResult(False, {"evaluation": [_artifact(ModelEvaluation, tmp_path)]})
+    kfp_outputs.write_outputs(_executor_input(tmp_path, metrics="minio://bucket/metrics"), result)
+    written = json.loads((tmp_path / "out/executor_output.json").read_text())
+    assert written["artifacts"]["metrics"]["artifacts"] == [
+        {
+            "name": "metrics",
+            "uri": "minio://bucket/metrics",
+            "metadata": {"auc": 0.75, "log_loss": 0.5, "calibration": 1.1, "blessed": 1.0},
+        }
+    ]
+    assert asked == [(str(tmp_path), has_baseline)]
+
+
+def test_the_report_is_copied_to_where_kfp_collects_it(tmp_path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report/report.html").write_text("<html>")
+    result = NodeResult(True, {"report": [_artifact(String, tmp_path / "report")]})
+    kfp_outputs.write_outputs(_executor_input(tmp_path, report=str(tmp_path / "kfp/report")), result)
+    assert (tmp_path / "kfp/report").read_text() == "<html>"
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3", "minio"])
+def test_an_object_stores_uri_has_a_local_path(scheme):
+    assert kfp_outputs._local_path({"uri": f"{scheme}://bucket/a/b"}) == f"/{scheme}/bucket/a/b"
