@@ -126,20 +126,31 @@ def _sqlite(path):
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory, write_log):
-    """The two tests' runs at the same time, each node of which is slow to import and keeps one core busy."""
-    roots = {}
-    for name in ("sqlite", "mysql"):
-        roots[name] = tmp_path_factory.mktemp(name)
-        write_log(roots[name] / "log", [f"2026-01-0{day}" for day in range(1, 5)], 1000)
+def mariadb(tmp_path_factory):
+    """A server, or None where there is none."""
+    server = MariaDb(tmp_path_factory.mktemp("mariadb")) if shutil.which("mariadbd") else None
+    yield server
+    if server:
+        server.kill()
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory, write_log, mariadb):
+    """The two tests' runs at the same time: each node is slow to import, and keeps one core busy."""
+    roots = {name: tmp_path_factory.mktemp(name) for name in ("sqlite", "mysql")}
+    for root in roots.values():
+        write_log(root / "log", [f"2026-01-0{day}" for day in range(1, 5)], 1000)
+    on_sqlite = Package(roots["sqlite"], f"sqlite://{roots['sqlite']}/metadata.sqlite")
+    on_mysql = mariadb and Package(
+        roots["mysql"], f"mysql://ctr@127.0.0.1:{mariadb.port}/metadata", METADATA_PASSWORD=PASSWORD
+    )
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        mysql = pool.submit(_one_run_on_mysql, roots["mysql"]) if shutil.which("mariadbd") else None
-        yield pool.submit(_two_runs_on_sqlite, roots["sqlite"]), mysql
+        sqlite = pool.submit(_two_runs, on_sqlite)
+        yield sqlite, mariadb and pool.submit(_one_run_and_a_killed_server, on_mysql, mariadb)
 
 
 def test_two_runs_on_one_sqlite_store(started):
-    package, order = started[0].result()
-    assert len(order) == 10
+    package = started[0].result()
     database = package.root / "metadata.sqlite"
     metrics = package.metrics("first")
     assert metrics["auc"] > 0.55
@@ -162,20 +173,18 @@ def test_two_runs_on_one_sqlite_store(started):
     assert package.served()
 
 
-def _two_runs_on_sqlite(root):
-    package = Package(root, f"sqlite://{root}/metadata.sqlite")
-    order = package.order()
+def _two_runs(package):
     parameters = {"max_epochs": 2, "as_of": "2026-01-03"}
-    for task in order:
+    for task in package.order():
         if task == "trainer":
             _kill_while_it_trains(package, "first", parameters)
         package.run(task, "first", **parameters)
     assert len(package.served()) == 1
-    for task in order:
+    for task in package.order():
         package.run(task, "second", **parameters)
     # A second attempt at what has succeeded: TFX's resolver would add a second baseline.
     package.run("latest-blessed-model", "second", **parameters)
-    return package, order
+    return package
 
 
 def _kill_while_it_trains(package, run_id, parameters):
@@ -257,17 +266,11 @@ def test_a_run_on_mysql_whose_server_is_killed_between_two_nodes(started):
     assert list(package.root.rglob("*.sqlite")) == []
 
 
-def _one_run_on_mysql(root):
-    (root / "mariadb").mkdir()
-    server = MariaDb(root / "mariadb")
-    try:
-        package = Package(root, f"mysql://ctr@127.0.0.1:{server.port}/metadata", METADATA_PASSWORD=PASSWORD)
-        for task in package.order():
-            if task == "transform":
-                server.kill()
-                server.start()
-            package.run(task, "run", max_epochs=1)
-        store = mysql_metadata_connection_config("127.0.0.1", server.port, "metadata", "ctr", PASSWORD)
-        return package, _states(store, "run")
-    finally:
-        server.kill()
+def _one_run_and_a_killed_server(package, server):
+    for task in package.order():
+        if task == "transform":
+            server.kill()
+            server.start()
+        package.run(task, "run", max_epochs=1)
+    store = mysql_metadata_connection_config("127.0.0.1", server.port, "metadata", "ctr", PASSWORD)
+    return package, _states(store, "run")
