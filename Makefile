@@ -3,7 +3,7 @@ SHELL := bash
 PYTHON := .venv/bin/python
 SOURCES := pipeline components transform trainer schemas kubeflow tests benchmarks setup.py
 
-.PHONY: help setup run test test-unit lint format lock bench-ingest bench-quality bench-speed bench-continuous kubeflow-local
+.PHONY: help setup browser run test test-unit lint format lock bench-ingest bench-quality bench-speed bench-continuous kubeflow-local
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,10 +15,13 @@ run: setup ## run the whole pipeline on MovieLens-100K
 	@.venv/bin/ctr data movielens
 	@.venv/bin/ctr run
 
-test: setup ## run the tests
+browser: ## install Chromium, which the report's tests need, if there is none
+	@requirements/browser.sh
+
+test: setup browser ## run the tests
 	@$(PYTHON) -m pytest
 
-test-unit: setup ## run the tests but for the whole runs
+test-unit: setup browser ## run the tests but for the whole runs
 	@$(PYTHON) -m pytest --ignore tests/e2e
 
 lint: setup ## ruff, mypy, import-linter

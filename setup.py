@@ -14,7 +14,11 @@ setup(
     python_requires=">=3.10,<3.14",
     # `kubeflow` has no __init__.py, so that it does not shadow the SDK of that name; `ctr kubeflow` finds its files.
     packages=[*find_packages(include=["pipeline*", "components*", "transform*", "trainer*", "schemas*"]), "kubeflow"],
-    package_data={"pipeline": ["configs/*.yaml"], "schemas": ["*.pbtxt"]},
+    package_data={
+        "components": ["evaluation_report/templates/*"],
+        "pipeline": ["configs/*.yaml"],
+        "schemas": ["*.pbtxt"],
+    },
     install_requires=[
         "tfx>=1.16,<1.22",
         # TFX 1.16, the newest for Python 3.10 on glibc < 2.39, admits newer releases of these two and breaks on them:
@@ -22,20 +26,24 @@ setup(
         "apache-beam==2.61.0; python_version < '3.11'",
         "setuptools<81; python_version < '3.11'",
         "click>=8.1",
+        "jinja2>=3.1",
         "keras-tuner>=1.4,<2",
         "pyarrow>=10",
         "pydantic>=2.5",
         "pyyaml>=6",
         "rich>=13",
         "tensorboard",
+        "vl-convert-python>=1.9",
     ],
     extras_require={
         "kubeflow": ["tfx[kfp]"],
         "dev": [
             "hypothesis",
             "import-linter",
+            "ipykernel",
             "kfp-kubernetes",
             "mypy",
+            "nbclient",
             "pytest",
             "ruff",
             "types-protobuf",

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import click
 
-from pipeline.cli_kubeflow import add_commands
+from pipeline import cli_kubeflow, cli_report
 
 _CONFIG = click.option(
     "--config",
@@ -99,13 +99,15 @@ def run(config: pathlib.Path | None, overrides: tuple[str, ...], as_of: str | No
     also in RUNS_DIR/NAME/summary.json.
     """
     from pipeline.config import ConfigError, load_config
-    from pipeline.preflight import PreflightError, check
+    from pipeline.lock import LockedError, hold_lock
+    from pipeline.preflight import PreflightError, check, home
     from pipeline.supervise import RunFailedError, supervise
 
-    with _one_line(ConfigError, PreflightError, RunFailedError):
+    with _one_line(ConfigError, PreflightError, LockedError, RunFailedError):
         settings = load_config(config, overrides if as_of is None else (*overrides, f"log.as_of={as_of}"))
         check(settings)
-        supervise(settings)
+        with hold_lock(home(settings)) as lock:
+            supervise(settings, lock=lock)
 
 
 @main.command(epilog="Example: ctr backfill --from 2026-11-01 --to 2026-11-07 --set training.warm_start=true")
@@ -124,17 +126,44 @@ def backfill(
     from components.impression_log_example_gen.log import LogError
     from pipeline.backfill import find_runs
     from pipeline.config import ConfigError, load_config
-    from pipeline.preflight import PreflightError, check
+    from pipeline.lock import LockedError, hold_lock
+    from pipeline.preflight import PreflightError, check, home
     from pipeline.supervise import RunFailedError, supervise
 
-    with _one_line(ConfigError, LogError, PreflightError, RunFailedError):
+    with _one_line(ConfigError, LogError, PreflightError, LockedError, RunFailedError):
         settings = load_config(config, overrides)
         check(settings)
-        runs = find_runs(settings, first.date(), last.date())
-        for number, day in enumerate(runs, start=1):
-            click.echo(f"day {day.log.as_of}, {number} of {len(runs)}")
-            check(day)
-            supervise(day)
+        with hold_lock(home(settings)) as lock:
+            runs = find_runs(settings, first.date(), last.date())
+            for number, day in enumerate(runs, start=1):
+                click.echo(f"day {day.log.as_of}, {number} of {len(runs)}")
+                check(day)
+                supervise(day, lock=lock)
+
+
+@main.command(epilog="Example: ctr rollback --config shop.yaml")
+@_CONFIG
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Use this value, not the config's.")
+@click.option("--to", type=int, metavar="VERSION", help="Go back to this version, not to the last other model.")
+def rollback(config: pathlib.Path | None, overrides: tuple[str, ...], to: int | None) -> None:
+    """Take the model in service back: the version before it becomes the newest one.
+
+    The model taken back stays on disk, and is not pushed again: the runs that come compare with the restored one, and
+    go on from it.
+    """
+    _silence_tensorflow()
+    from pipeline.config import ConfigError, load_config
+    from pipeline.lock import LockedError, hold_lock
+    from pipeline.preflight import PreflightError, find_latest_model, home
+    from pipeline.rollback import RollbackError, roll_back
+
+    with _one_line(ConfigError, PreflightError, LockedError, RollbackError):
+        settings = load_config(config, overrides)
+        find_latest_model(settings)
+        with hold_lock(home(settings)):
+            done = roll_back(settings, to)
+    click.echo(f"version {done.version} is in service: a copy of {done.restored_from}, model {done.model_uri}")
+    click.echo(f"taken back: {', '.join(map(str, done.taken_back))}")
 
 
 @main.command(epilog="Example: ctr predict --input impressions.jsonl > ctrs.jsonl")
@@ -165,9 +194,7 @@ def predict(model: str, lines: IO[bytes], config: pathlib.Path | None) -> None:
 
     with _one_line(ConfigError, PreflightError):
         directory = find_latest_model(load_config(config)) if model == "latest" else pathlib.Path(model)
-    # Which GPU libraries are not there, and that Python 3.10 is old: what goes wrong is raised, not only logged.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="google")
+    _silence_tensorflow()
     from pipeline.predict import ModelError, load_model
     from pipeline.predict import predict as predict_lines
 
@@ -176,6 +203,16 @@ def predict(model: str, lines: IO[bytes], config: pathlib.Path | None) -> None:
     click.echo(f"{counts.scored:,} scored, {counts.failed:,} failed, with {directory}", err=True)
     if counts.failed:
         sys.exit(1)
+
+
+def _silence_tensorflow() -> None:
+    """Call it before TensorFlow is imported.
+
+    It says which GPU libraries are not there, and Google's packages that Python 3.10 is old. What goes wrong is raised,
+    not only logged.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="google")
 
 
 @contextlib.contextmanager
@@ -193,7 +230,8 @@ def _print_error(message: str) -> None:
     click.secho(f"ctr: {lines}", fg="red", err=True)
 
 
-add_commands(main, _CONFIG, _one_line)
+cli_kubeflow.add_commands(main, _CONFIG, _one_line)
+cli_report.add_commands(main, _CONFIG, _one_line)
 
 if __name__ == "__main__":
     main(prog_name="ctr")

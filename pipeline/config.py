@@ -17,8 +17,10 @@ import yaml
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from components.drift_gate.bounds import DriftBounds
 from components.impression_log_example_gen.columns import TimestampUnit
 from pipeline.kubeflow_config import KubeflowConfig
+from schemas.features import FeatureSpec, NumericFeature
 from trainer.config import STRICT, ModelConfig, NonNegative, Positive, TrainingConfig
 from trainer.hyperparameters import TunerConfig
 
@@ -60,22 +62,92 @@ class LogConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class DriftConfig:
+    """How far the features may move between runs, and from training to eval. All distances are in the summary.
+
+    Attributes:
+        ids: Bounds of every id feature.
+        numbers: Bounds of every number.
+        features: Bounds of single features, or of the label, in place of these.
+    """
+
+    ids: DriftBounds = DriftBounds()
+    numbers: DriftBounds = DriftBounds()
+    features: dict[str, DriftBounds] = dataclasses.field(default_factory=dict)
+
+    def bounds_of(self, spec: FeatureSpec) -> dict[str, DriftBounds]:
+        """Returns the bounds of each feature and of the label, in the spec's order."""
+        groups = {
+            feature.name: self.numbers if isinstance(feature, NumericFeature) else self.ids for feature in spec.features
+        }
+        return groups | {spec.label.name: DriftBounds()} | self.features
+
+
+@dataclass(frozen=True, config=STRICT)
 class EvaluationConfig:
     """What is measured on the eval split, and what a model needs to be blessed.
 
     Attributes:
-        slices: Each a list of raw columns; metrics are computed for every combination of their values.
+        slices: Each a list of columns, of the log or derived (`<sequence>_length`, `time_of_day`, see
+            components/evaluation/derived.py); metrics are computed for every combination of their values.
         min_auc: Least AUC.
         max_log_loss: Greatest log loss, or null.
-        max_auc_drop: By how much the AUC may be below that of the latest blessed model.
+        min_calibration: Least sum of predictions over sum of labels.
+        max_calibration: Greatest.
+        max_auc_drop: By how much the AUC may be below that of the latest blessed model on the same impressions, to the
+            limit of the difference's 95% interval: what the eval split is too small to show counts against the model.
+        max_normalized_entropy_rise: By how much the normalized entropy, which is the log loss over that of always
+            predicting the mean label, may be above that model's, in the same way; or null.
+        max_slice_auc_drop: By how much the AUC of a slice may be below that model's: more than that must be shown, by
+            the whole interval, for among many slices some always look bad; or null.
+        min_gate_examples: Slices with fewer examples are not held to that.
         min_slice_examples: Slices with fewer examples are left out of the results.
     """
 
     slices: tuple[tuple[str, ...], ...] = ()
     min_auc: Annotated[float, Field(ge=0, le=1)] = 0.5
     max_log_loss: NonNegative | None = None
+    min_calibration: NonNegative = 0.9
+    max_calibration: NonNegative = 1.1
     max_auc_drop: NonNegative = 0.005
+    max_normalized_entropy_rise: NonNegative | None = 0.01
+    max_slice_auc_drop: NonNegative | None = 0.02
+    min_gate_examples: Positive = 1000
     min_slice_examples: Positive = 1
+
+
+@dataclass(frozen=True, config=STRICT)
+class ServingCheckConfig:
+    """What a model has to show in a process of its own before it is pushed; see `components/serving_check`.
+
+    Attributes:
+        num_examples: Impressions of the eval split that it is asked for.
+        max_difference: How much two ctrs of one impression may differ: alone and in a batch, by another signature, in
+            the Evaluator.
+        max_p50_ms: Greatest median latency of one impression, in milliseconds.
+        max_p99_ms: Greatest 99th percentile of it.
+        max_size_mb: Greatest size of the model's files, in megabytes.
+        timeout_seconds: After how long the check ends and fails.
+    """
+
+    num_examples: Positive = 256
+    max_difference: NonNegative = 1e-5
+    max_p50_ms: Annotated[float, Field(gt=0)] = 20.0
+    max_p99_ms: Annotated[float, Field(gt=0)] = 200.0
+    max_size_mb: Annotated[float, Field(gt=0)] = 4000.0
+    timeout_seconds: Annotated[float, Field(gt=0)] = 600.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class PusherConfig:
+    """What is kept in service.
+
+    Attributes:
+        keep_versions: How many of the newest versions stay in the serving folder, or null for all. With 1 there is none
+            to roll back to.
+    """
+
+    keep_versions: Positive | None = 10
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -88,10 +160,13 @@ class PipelineConfig:
         schema_file: The curated TFMD schema; null for the one that comes with `features`' module, `<spec name>.pbtxt`.
         runs_dir: Folder of all pipelines' outputs.
         log: The impression log.
+        drift: Bounds on how far features may move.
         model: The DeepFM.
         training: Its training.
         tuner: The search for better values of these two.
         evaluation: Metrics, slices and thresholds.
+        serving_check: What a model has to show before it is pushed.
+        pusher: The serving folder.
         beam_args: Flags for Apache Beam; empty for its direct runner on this machine.
         kubeflow: Where things are on Kubeflow Pipelines, and what each container gets.
     """
@@ -101,10 +176,13 @@ class PipelineConfig:
     schema_file: str | None = None
     runs_dir: str = "runs"
     log: LogConfig = LogConfig()
+    drift: DriftConfig = DriftConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     tuner: TunerConfig = TunerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    serving_check: ServingCheckConfig = ServingCheckConfig()
+    pusher: PusherConfig = PusherConfig()
     beam_args: tuple[str, ...] = ()
     kubeflow: KubeflowConfig = KubeflowConfig()
 

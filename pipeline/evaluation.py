@@ -1,56 +1,38 @@
-"""What the Evaluator measures and when it blesses a model, and the words for what it decided."""
+"""What the Evaluator measures, and when it blesses a model."""
 
 from __future__ import annotations
 
-import dataclasses
+import json
+from typing import Any
 
-import tensorflow_model_analysis as tfma
-from tensorflow_model_analysis.proto import config_pb2, validation_result_pb2
+from tensorflow_model_analysis.proto import config_pb2
 
+from components.evaluation.metrics import COUNTS, FIGURES, MODULE, SCORES, USER_FIGURES
 from pipeline.config import EvaluationConfig
 from schemas.features import FeatureSpec
 
-# The name in `summary.json` of each of TFMA's metrics.
-METRICS = {
-    "auc": "auc",
-    "auc_pr": "auc_precision_recall",
-    "log_loss": "binary_crossentropy",
-    "calibration": "calibration",
-}
+_TFMA_METRICS = ("ExampleCount", "AUC", "AUCPrecisionRecall", "BinaryCrossentropy", "Calibration")
 
 
-def make_eval_config(config: EvaluationConfig, spec: FeatureSpec) -> config_pb2.EvalConfig:
-    """Returns TFMA's configuration.
+def make_eval_config(config: EvaluationConfig, spec: FeatureSpec, features: str = "", fingerprint: str = "") -> Any:
+    """Returns TFMA's configuration, an `EvalConfig`.
 
-    The metrics are named here one by one, for a SavedModel brings none of its own. The bound on the AUC's change binds
-    only where the Resolver found a blessed model to compare with.
+    The metrics are named here one by one, for a SavedModel brings none of its own. The bounds on changes bind only
+    where the Resolver found a blessed model to compare with.
 
     Args:
         config: Slices and thresholds.
         spec: The data set; its label is read from the raw examples.
+        features: The spec's name, `package.module:NAME`, by which the Evaluator imports it.
+        fingerprint: Of the sources of `components/evaluation`, so that a change of them is no cache hit.
     """
-    auc = config_pb2.MetricThreshold(
-        value_threshold=config_pb2.GenericValueThreshold(lower_bound={"value": config.min_auc}),
-        change_threshold=config_pb2.GenericChangeThreshold(
-            direction=config_pb2.MetricDirection.HIGHER_IS_BETTER, absolute={"value": -config.max_auc_drop}
-        ),
-    )
-    bounds = (
-        []
-        if config.max_log_loss is None
-        else [
-            config_pb2.MetricThreshold(
-                value_threshold=config_pb2.GenericValueThreshold(upper_bound={"value": config.max_log_loss})
-            )
-        ]
-    )
-    metrics = [
-        config_pb2.MetricConfig(class_name="ExampleCount"),
-        config_pb2.MetricConfig(class_name="AUC", per_slice_thresholds=_overall(auc)),
-        config_pb2.MetricConfig(class_name="AUCPrecisionRecall"),
-        config_pb2.MetricConfig(class_name="BinaryCrossentropy", per_slice_thresholds=_overall(*bounds)),
-        config_pb2.MetricConfig(class_name="Calibration"),
-    ]
+    figures = FIGURES | (USER_FIGURES if spec.group_key else {})
+    thresholds = _thresholds(config)
+    metrics = [config_pb2.MetricConfig(class_name=name) for name in _TFMA_METRICS]
+    metrics += [_metric(written, name, *thresholds.get(name, ())) for name, written in figures.items()]
+    metrics += [_metric(written, name) for name, written in COUNTS.items()]
+    metrics.append(_metric(SCORES, SCORES, features=features, fingerprint=fingerprint))
+    metrics += _change_metrics(config)
     eval_config = config_pb2.EvalConfig(
         model_specs=[
             config_pb2.ModelSpec(
@@ -61,71 +43,68 @@ def make_eval_config(config: EvaluationConfig, spec: FeatureSpec) -> config_pb2.
             )
         ],
         metrics_specs=[config_pb2.MetricsSpec(metrics=metrics)],
-        slicing_specs=[config_pb2.SlicingSpec()]
-        + [config_pb2.SlicingSpec(feature_keys=columns) for columns in config.slices],
+        slicing_specs=_slicing_specs(((), *config.slices)),
     )
     eval_config.options.min_slice_size.value = config.min_slice_examples
     return eval_config
 
 
-def _overall(*thresholds: config_pb2.MetricThreshold) -> list[config_pb2.PerSliceMetricThreshold]:
-    """Binds thresholds to all impressions together: a plain `threshold` would hold for every slice, however small."""
-    return [
-        config_pb2.PerSliceMetricThreshold(threshold=threshold, slicing_specs=[config_pb2.SlicingSpec()])
-        for threshold in thresholds
-    ]
+def _thresholds(config: EvaluationConfig) -> dict[str, list[Any]]:
+    """Returns the bounds on all impressions together by the metric's name."""
+    bounds = {
+        "auc": {"lower_bound": config.min_auc},
+        "calibration": {"lower_bound": config.min_calibration, "upper_bound": config.max_calibration},
+    }
+    if config.max_log_loss is not None:
+        bounds["log_loss"] = {"upper_bound": config.max_log_loss}
+    return {
+        name: [
+            config_pb2.PerSliceMetricThreshold(
+                threshold=config_pb2.MetricThreshold(
+                    value_threshold=config_pb2.GenericValueThreshold(
+                        **{side: {"value": value} for side, value in sides.items()}
+                    )
+                ),
+                # A plain `threshold` would hold for every slice, however small.
+                slicing_specs=[config_pb2.SlicingSpec()],
+            )
+        ]
+        for name, sides in bounds.items()
+    }
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """What an evaluation came to.
-
-    Attributes:
-        metrics: Overall metrics of the candidate by their names in `METRICS`.
-        blessed: Whether every threshold holds.
-        failures: One sentence for each threshold that does not.
-    """
-
-    metrics: dict[str, float]
-    blessed: bool
-    failures: tuple[str, ...]
+def _change_metrics(config: EvaluationConfig) -> list[Any]:
+    """Returns the metrics whose value is a limit of the difference to the baseline, with their bounds."""
+    better, worse = config_pb2.MetricDirection.HIGHER_IS_BETTER, config_pb2.MetricDirection.LOWER_IS_BETTER
+    metrics = [_change("auc", "low", -config.max_auc_drop, better, ((),))]
+    if config.max_normalized_entropy_rise is not None:
+        metrics.append(_change("normalized_entropy", "high", config.max_normalized_entropy_rise, worse, ((),)))
+    if config.max_slice_auc_drop is not None and config.slices:
+        bound, examples = -config.max_slice_auc_drop, config.min_gate_examples
+        metrics.append(_change("auc", "high", bound, better, config.slices, min_examples=examples))
+    return metrics
 
 
-def read_verdict(evaluation_uri: str, has_baseline: bool) -> Verdict:
-    """Reads the Evaluator's output.
-
-    Args:
-        evaluation_uri: Folder of the ModelEvaluation artifact.
-        has_baseline: Whether there was a model to compare with.
-    """
-    validation = tfma.load_validation_result(evaluation_uri)
-    result = tfma.load_eval_result(evaluation_uri, model_name="candidate" if has_baseline else None)
-    overall = result.get_metrics_for_slice(())
-    metrics = {name: float(overall[tfma_name]["doubleValue"]) for name, tfma_name in METRICS.items()}
-    failures = [
-        failure_sentence(failure)
-        for per_slice in validation.metric_validations_per_slice
-        for failure in per_slice.failures
-    ]
-    if validation.missing_thresholds:
-        failures.append("no threshold was checked")
-    return Verdict(metrics, validation.validation_ok, tuple(failures))
+def _change(
+    figure: str, side: str, bound: float, direction: int, slices: tuple[tuple[str, ...], ...], **settings: Any
+) -> Any:
+    threshold = config_pb2.PerSliceMetricThreshold(
+        threshold=config_pb2.MetricThreshold(
+            change_threshold=config_pb2.GenericChangeThreshold(direction=direction, absolute={"value": bound})
+        ),
+        slicing_specs=_slicing_specs(slices),
+    )
+    return _metric(f"{figure}_change_{side}", figure, threshold, side=side, **settings)
 
 
-def failure_sentence(failure: validation_result_pb2.ValidationFailure) -> str:
-    """Returns one sentence with the metric, its value and the bound that it broke.
+def _metric(name: str, figure: str, *thresholds: Any, **settings: Any) -> Any:
+    return config_pb2.MetricConfig(
+        class_name="ImpressionMetric",
+        module=MODULE,
+        config=json.dumps({"name": name, "figure": figure} | settings, sort_keys=True),
+        per_slice_thresholds=thresholds,
+    )
 
-    Args:
-        failure: A threshold that does not hold; the value of a change threshold is candidate minus baseline.
-    """
-    names = {tfma_name: name for name, tfma_name in METRICS.items()}
-    metric = names.get(failure.metric_key.name, failure.metric_key.name)
-    value = failure.metric_value.double_value.value
-    threshold = failure.metric_threshold
-    if threshold.HasField("change_threshold"):
-        allowed = -threshold.change_threshold.absolute.value
-        return f"{metric} is {-value:.4f} below the baseline's, and may be at most {allowed:g} below"
-    bounds = threshold.value_threshold
-    if bounds.HasField("lower_bound") and not value >= bounds.lower_bound.value:
-        return f"{metric} is {value:.4f}, and must be at least {bounds.lower_bound.value:g}"
-    return f"{metric} is {value:.4f}, and must be at most {bounds.upper_bound.value:g}"
+
+def _slicing_specs(slices: tuple[tuple[str, ...], ...]) -> list[Any]:
+    return [config_pb2.SlicingSpec(feature_keys=columns) for columns in slices]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -10,7 +12,8 @@ from typing import Any
 
 from tfx.dsl.io import fileio
 
-from pipeline.evaluation import read_verdict
+from components.evaluation.results import read_evaluation
+from components.evaluation_report.files import PAGE
 from pipeline.node import NodeResult
 
 METRICS = "metrics"
@@ -22,23 +25,26 @@ KFP_OUTPUTS = {
 }
 
 
-def write_outputs(executor_input: dict[str, Any], result: NodeResult) -> None:
+def write_outputs(executor_input: dict[str, Any], result: NodeResult | None, problem: str = "") -> None:
     """Writes a node's results where KFP's launcher collects them.
 
     Args:
         executor_input: What KFP puts in the place of `{{$}}`: a KFP ExecutorInput in JSON.
-        result: What the node has left.
+        result: What the node has left; None where it has failed and the run goes on without it.
+        problem: Why it has failed.
     """
     outputs = executor_input["outputs"]
     written: dict[str, Any] = {}
     for name, artifact_list in outputs.get("artifacts", {}).items():
         (artifact,) = artifact_list["artifacts"]
-        if name == METRICS:
-            (evaluation,) = result.outputs["evaluation"]
-            artifact["metadata"] = _metrics(evaluation.uri)
+        page = pathlib.Path(_local_path(artifact))
+        if name == METRICS and result:
+            artifact["metadata"] = _metrics(result.outputs["evaluation"][0].uri)
+        elif name == REPORT and result:
+            _copy(os.path.join(result.outputs["report"][0].uri, PAGE), page)
         elif name == REPORT:
-            (report,) = result.outputs["report"]
-            _copy(os.path.join(report.uri, "report.html"), pathlib.Path(_local_path(artifact)))
+            page.parent.mkdir(parents=True, exist_ok=True)
+            page.write_text(f"<p>There is no report: {html.escape(problem)}</p>\n", encoding="utf-8")
         written[name] = {"artifacts": [artifact]}
     file = pathlib.Path(outputs["outputFile"])
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -46,10 +52,10 @@ def write_outputs(executor_input: dict[str, Any], result: NodeResult) -> None:
 
 
 def _metrics(evaluation_uri: str) -> dict[str, float]:
-    config = json.loads(pathlib.Path(evaluation_uri, "eval_config.json").read_text(encoding="utf-8"))
-    has_baseline = any(spec.get("isBaseline") for spec in config["evalConfig"]["modelSpecs"])
-    verdict = read_verdict(evaluation_uri, has_baseline)
-    return verdict.metrics | {"blessed": float(verdict.blessed)}
+    evaluation = read_evaluation(evaluation_uri)
+    values = {name: figure.value for name, figure in evaluation.overall.candidate.items()}
+    finite = {name: value for name, value in values.items() if math.isfinite(value)}
+    return finite | {"blessed": float(evaluation.blessed)}
 
 
 def _copy(source: str, target: pathlib.Path) -> None:

@@ -7,12 +7,14 @@ The configuration comes as JSON on standard input; what happens goes as JSON lin
 from __future__ import annotations
 
 import argparse
+import ctypes
 import datetime
 import json
 import logging
 import os
 import pathlib
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -25,8 +27,8 @@ from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline.config import PipelineConfig, config_from_json
-from pipeline.node import NodeResult, launch_node
-from pipeline.pipeline import create_pipeline
+from pipeline.node import NodeResult, clear_away, launch_node
+from pipeline.pipeline import OPTIONAL_NODES, create_pipeline
 from pipeline.summary import make_summary
 
 Emit = Callable[[dict[str, Any]], None]
@@ -39,6 +41,7 @@ class ReportingDagRunner(LocalDagRunner):
         run_id: The TFX run id.
         results: The result of each node that has run.
         seconds: Seconds that each of them took.
+        problems: Why a node has failed that the run goes on without, by its id.
     """
 
     def __init__(self, emit: Emit) -> None:
@@ -47,6 +50,7 @@ class ReportingDagRunner(LocalDagRunner):
         self.run_id = datetime.datetime.now(datetime.timezone.utc).isoformat()
         self.results: dict[str, NodeResult] = {}
         self.seconds: dict[str, float] = {}
+        self.problems: dict[str, str] = {}
         self.running: str | None = None
 
     def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options: pipeline_pb2.RunOptions | None = None) -> None:
@@ -59,11 +63,20 @@ class ReportingDagRunner(LocalDagRunner):
         if run_options is not None:
             raise ValueError("partial runs are not supported")
         runtime_parameter_utils.substitute_runtime_parameter(pipeline, {PIPELINE_RUN_ID_PARAMETER_NAME: self.run_id})
+        clear_away(pipeline)
         for node in pipeline.nodes:
             self.running = node.pipeline_node.node_info.id
             self._emit({"event": "started", "component": self.running})
             start = time.monotonic()
-            result = launch_node(pipeline, self.running)
+            try:
+                result = launch_node(pipeline, self.running)
+            except Exception as error:
+                if self.running not in OPTIONAL_NODES:
+                    raise
+                logging.exception("the run goes on without %s", self.running)
+                cause = self.problems[self.running] = one_line_cause(error)
+                self._emit({"event": "skipped", "component": self.running, "cause": cause})
+                continue
             self.results[self.running] = result
             self.seconds[self.running] = time.monotonic() - start
             self._emit(
@@ -104,7 +117,7 @@ def run(config: PipelineConfig, emit: Emit) -> None:
     logging.getLogger("trainer").addHandler(ProgressHandler(runner, emit))
     try:
         runner.run(create_pipeline(config))
-        summary = make_summary(config, runner.run_id, runner.results, runner.seconds)
+        summary = make_summary(config, runner.run_id, runner.results, runner.seconds, runner.problems)
     except Exception as error:
         emit({"event": "failed", "component": runner.running, "cause": one_line_cause(error)})
         raise
@@ -125,11 +138,18 @@ def one_line_cause(error: BaseException) -> str:
     return message if isinstance(root, ValueError) and message else f"{type(root).__name__}: {message}"
 
 
+def _die_with_the_parent() -> None:
+    """Has the kernel kill this process when its parent ends: nobody would see what a run without one comes to."""
+    pr_set_pdeathsig = 1  # linux/prctl.h
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
 def main() -> int:
     """The child process; its exit status is 0 where the pipeline ran to its end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events-fd", type=int, required=True, help="file descriptor for the events")
     events_fd = parser.parse_args().events_fd
+    _die_with_the_parent()
 
     def emit(event: dict[str, Any]) -> None:
         os.write(events_fd, (json.dumps(event) + "\n").encode())

@@ -62,8 +62,7 @@ def launch_node(pipeline: pipeline_pb2.Pipeline, node_id: str) -> NodeResult:
     """
     (node,) = (node.pipeline_node for node in pipeline.nodes if node.pipeline_node.node_info.id == node_id)
     deployment = runner_utils.extract_local_deployment_config(pipeline)
-    connection = deployment.metadata_connection_config
-    store = getattr(connection, connection.WhichOneof("connection_config"))
+    store = _connection(pipeline)
     with Metadata(store) as metadata:
         for earlier in _earlier_attempts(metadata, node):
             if execution_lib.is_execution_successful(earlier):
@@ -87,6 +86,28 @@ def launch_node(pipeline: pipeline_pb2.Pipeline, node_id: str) -> NodeResult:
         return _read_result(metadata, record)
 
 
+def clear_away(pipeline: pipeline_pb2.Pipeline) -> None:
+    """Marks what a killed run has left running as failed, and removes what it has half written.
+
+    Nothing reads that; but nobody else would ever remove it. Call it where no other run of the pipeline is at work.
+
+    Args:
+        pipeline: The compiled pipeline, with any run id set.
+    """
+    with Metadata(_connection(pipeline)) as metadata:
+        for node in (entry.pipeline_node for entry in pipeline.nodes):
+            for execution in metadata.store.get_executions_by_type(node.node_info.type.name):
+                if execution_lib.is_execution_active(execution):
+                    _remove_outputs(pipeline, node, execution.id)
+                    execution.last_known_state = metadata_store_pb2.Execution.FAILED
+                    metadata.store.put_executions([execution])
+
+
+def _connection(pipeline: pipeline_pb2.Pipeline) -> ConnectionConfigType:
+    connection = runner_utils.extract_local_deployment_config(pipeline).metadata_connection_config
+    return getattr(connection, connection.WhichOneof("connection_config"))
+
+
 def _earlier_attempts(metadata: Metadata, node: pipeline_pb2.PipelineNode) -> list[metadata_store_pb2.Execution]:
     """Returns the node's executions in this run.
 
@@ -105,7 +126,7 @@ def _remove_outputs(pipeline: pipeline_pb2.Pipeline, node: pipeline_pb2.Pipeline
         written += [artifact.uri for artifact in artifacts if not artifact.is_external]
     for path in written:
         if fileio.exists(path):
-            _LOGGER.info("removing %s, which an earlier attempt has left", path)
+            _LOGGER.info("removing %s, which an attempt has left that did not end well", path)
             (fileio.rmtree if fileio.isdir(path) else fileio.remove)(path)
 
 
@@ -148,16 +169,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from pipeline.kfp_outputs import write_outputs
     from pipeline.metadata_store import connect
+    from pipeline.pipeline import OPTIONAL_NODES
 
     # As a container's first process, Python would not end by SIGTERM, only by the SIGKILL that follows.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     absl.logging.set_verbosity(absl.logging.INFO)
     logging.getLogger().setLevel(logging.INFO)
     config = with_overrides(config_from_json(options.config), options.overrides)
-    result = launch_node(compile_for_run(config, options.run_id, connect(options.metadata)), options.node)
-    _LOGGER.info("%s: %s", options.node, "taken from the cache" if result.cached else "done")
+    result, problem = None, ""
+    try:
+        result = launch_node(compile_for_run(config, options.run_id, connect(options.metadata)), options.node)
+        _LOGGER.info("%s: %s", options.node, "taken from the cache" if result.cached else "done")
+    except Exception as error:
+        if options.node not in OPTIONAL_NODES:
+            raise
+        _LOGGER.exception("the run goes on without %s", options.node)
+        problem = str(error)
     if options.executor_input:
-        write_outputs(json.loads(options.executor_input), result)
+        write_outputs(json.loads(options.executor_input), result, problem)
 
 
 if __name__ == "__main__":

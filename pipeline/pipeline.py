@@ -9,20 +9,26 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from tfx.components import Evaluator, ExampleValidator, Pusher, StatisticsGen, Trainer, Transform, Tuner
+from tfx.components import ExampleValidator, StatisticsGen, Trainer, Transform, Tuner
 from tfx.dsl.components.common.resolver import Resolver
-from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
 from tfx.orchestration.metadata import sqlite_metadata_connection_config
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto import pusher_pb2, trainer_pb2
+from tfx.proto import trainer_pb2
 from tfx.types.channel import Channel
-from tfx.types.standard_artifacts import Model, ModelBlessing
+from tfx.types.standard_artifacts import ExampleStatistics, Model, ModelBlessing
 
 from components.curated_schema_gen.component import CuratedSchemaGen
-from components.earlier_model.strategy import EarlierModelStrategy
+from components.drift_gate.component import DriftGate
+from components.earlier.model import BaselineStrategy, EarlierModelStrategy
+from components.earlier.statistics import EarlierStatisticsStrategy
+from components.evaluation.component import GatedEvaluator
+from components.evaluation.extractors import custom_extractors
+from components.evaluation_report.component import EvaluationReport
 from components.impression_log_example_gen.component import ImpressionLogExampleGen
+from components.model_pusher.component import ModelPusher
 from components.schema_gate.component import SchemaGate
-from pipeline.config import PipelineConfig
+from components.serving_check.component import ServingCheck
+from pipeline.config import PipelineConfig, config_to_json
 from pipeline.evaluation import make_eval_config
 from pipeline.fingerprint import source_fingerprint
 from pipeline.schema_file import find_schema
@@ -37,6 +43,9 @@ LOCAL_BEAM_ARGS = (
     "--runner=apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
     "--sdk_container_image=unused",
 )
+
+# A run goes on where one of these has failed, and says so: no other component needs what it makes. See ADR 0014.
+OPTIONAL_NODES = frozenset({"EvaluationReport"})
 
 
 def create_pipeline(config: PipelineConfig) -> Pipeline:
@@ -75,6 +84,17 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         schema=schema_gen.outputs["schema"],
         source_fingerprint=components_sources,
     )
+    earlier_statistics = Resolver(
+        strategy_class=EarlierStatisticsStrategy,
+        examples=example_gen.outputs["examples"],
+        statistics=Channel(type=ExampleStatistics),
+    ).with_id("EarlierStatistics")
+    drift_gate = DriftGate(
+        statistics=statistics_gen.outputs["statistics"],
+        earlier_statistics=earlier_statistics.outputs["statistics"],
+        bounds=config.drift.bounds_of(spec),
+        source_fingerprint=components_sources,
+    )
     transform = Transform(
         examples=example_gen.outputs["examples"],
         schema=gate.outputs["schema"],
@@ -85,6 +105,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         },
         disable_statistics=True,
     )
+    transform.add_upstream_node(drift_gate)
     training = {
         "features": config.features,
         "model": json.dumps(dataclasses.asdict(config.model)),
@@ -120,24 +141,49 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         custom_config=training | {"checkpoints": str(home / "checkpoints")},
     )
     baseline = Resolver(
-        strategy_class=LatestBlessedModelStrategy,
+        strategy_class=BaselineStrategy,
         model=Channel(type=Model),
         model_blessing=Channel(type=ModelBlessing),
     ).with_id("LatestBlessedModel")
-    evaluator = Evaluator(
+    fingerprint = _digest(components_sources, repr(spec))
+    eval_config = make_eval_config(config.evaluation, spec, config.features, fingerprint)
+    evaluator = GatedEvaluator(
         examples=example_gen.outputs["examples"],
         model=trainer.outputs["model"],
         baseline_model=baseline.outputs["model"],
-        eval_config=make_eval_config(config.evaluation, spec),
+        eval_config=eval_config,
+        module_path=custom_extractors.__module__,
         schema=gate.outputs["schema"],
+    ).with_id("Evaluator")
+    # Before the Pusher, so that there is a report where the push fails.
+    report = EvaluationReport(
+        evaluation=evaluator.outputs["evaluation"],
+        model=trainer.outputs["model"],
+        baseline_model=baseline.outputs["model"],
+        examples=example_gen.outputs["examples"],
+        statistics=statistics_gen.outputs["statistics"],
+        anomalies=validator.outputs["anomalies"],
+        drift=drift_gate.outputs["drift"],
+        features=config.features,
+        config=config_to_json(config),
+        source_fingerprint=source_fingerprint("components", "schemas", suffixes=(".py", ".j2", ".css", ".js")),
     )
-    pusher = Pusher(
+    serving_check = ServingCheck(
+        model=trainer.outputs["model"],
+        examples=example_gen.outputs["examples"],
+        schema=gate.outputs["schema"],
+        settings=dataclasses.asdict(config.serving_check),
+        eval_config=eval_config,
+        source_fingerprint=components_sources,
+    )
+    serving_check.add_upstream_node(evaluator)
+    pusher = ModelPusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
-        push_destination=pusher_pb2.PushDestination(
-            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(home / "serving"))
-        ),
-    )
+        infra_blessing=serving_check.outputs["blessing"],
+        serving=str(home / "serving"),
+        keep_versions=config.pusher.keep_versions,
+    ).with_id("Pusher")
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=str(home / "root"),
@@ -147,12 +193,16 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             statistics_gen,
             validator,
             gate,
+            earlier_statistics,
+            drift_gate,
             transform,
             *([tuner] if tuner else []),
             *([earlier] if earlier else []),
             trainer,
             baseline,
             evaluator,
+            report,
+            serving_check,
             pusher,
         ],
         enable_cache=True,

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from components.evaluation.derived import derived_columns
 from components.impression_log_example_gen.columns import find_columns
 from components.impression_log_example_gen.log import LogError, find_days, is_partitioned, parse_day
 from components.impression_log_example_gen.window import split_days, up_to
@@ -19,6 +20,11 @@ from schemas.features import FeatureSpec, load_spec
 
 class PreflightError(ValueError):
     """A run that cannot succeed; one line for each reason."""
+
+
+def home(config: PipelineConfig) -> pathlib.Path:
+    """Returns the pipeline's folder."""
+    return pathlib.Path(config.runs_dir) / config.name
 
 
 def check(config: PipelineConfig) -> None:
@@ -45,7 +51,7 @@ def find_latest_model(config: PipelineConfig) -> pathlib.Path:
     Raises:
         PreflightError: It has pushed none.
     """
-    serving = pathlib.Path(config.runs_dir) / config.name / "serving"
+    serving = home(config) / "serving"
     versions = [path for path in serving.glob("*") if path.name.isdecimal() and path.is_dir()]
     if not versions:
         raise PreflightError(f"no model in {serving}: `ctr run` pushes one there once it is blessed")
@@ -62,6 +68,7 @@ def _spec_problems(config: PipelineConfig) -> Iterator[str]:
     else:
         yield from _slice_problems(config, spec)
         yield from _column_problems(config, spec)
+        yield from _drift_problems(config, spec)
         try:
             find_schema(config, spec)
         except ConfigError as error:
@@ -69,7 +76,7 @@ def _spec_problems(config: PipelineConfig) -> Iterator[str]:
 
 
 def _slice_problems(config: PipelineConfig, spec: FeatureSpec) -> Iterator[str]:
-    names = [feature.name for feature in spec.features]
+    names = [*(feature.name for feature in spec.features), *derived_columns(spec)]
     for index, columns in enumerate(config.evaluation.slices):
         for column in columns:
             if column not in names:
@@ -85,6 +92,15 @@ def _column_problems(config: PipelineConfig, spec: FeatureSpec) -> Iterator[str]
             nearest = difflib.get_close_matches(column, names, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else f"they are {', '.join(names)}"
             yield f"log.columns: {config.features} has no column {column}; {hint}"
+
+
+def _drift_problems(config: PipelineConfig, spec: FeatureSpec) -> Iterator[str]:
+    names = [*(feature.name for feature in spec.features), spec.label.name]
+    for name in config.drift.features:
+        if name not in names:
+            nearest = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"they are {', '.join(names)}"
+            yield f"drift.features: {config.features} has no feature {name}; {hint}"
 
 
 def _log_problems(config: PipelineConfig) -> Iterator[str]:
@@ -112,7 +128,7 @@ def _folder_problems(config: PipelineConfig) -> Iterator[str]:
     if "://" in config.runs_dir:
         yield f"runs_dir {config.runs_dir}: `ctr run` writes to this machine, so it must be a folder here"
         return
-    folder = pathlib.Path(config.runs_dir) / config.name
+    folder = home(config)
     try:
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):  # permission bits do not tell of a read-only or a full disk

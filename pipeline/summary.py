@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import platform
 from collections.abc import Mapping
@@ -13,9 +14,12 @@ from typing import Any
 
 from tfx.types import artifact_utils
 
-from pipeline.collisions import describe, find_collisions, read_statistics
+from components.drift_gate.executor import read_drift
+from components.evaluation.results import Evaluation, Figure, read_evaluation
+from components.evaluation_report.collisions import describe, find_collisions, read_statistics
+from components.evaluation_report.files import PAGE
+from components.serving_check.executor import read_report
 from pipeline.config import PipelineConfig
-from pipeline.evaluation import read_verdict
 from pipeline.node import NodeResult
 from pipeline.tuning import read_tuned
 from schemas.features import load_spec
@@ -30,6 +34,7 @@ def make_summary(
     run_id: str,
     results: Mapping[str, NodeResult],
     seconds: Mapping[str, float],
+    problems: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Returns the content of `summary.json`, but for `total_seconds` and `peak_rss_mb`.
 
@@ -38,10 +43,11 @@ def make_summary(
         run_id: The TFX run id.
         results: The result of each node, by its id.
         seconds: Seconds that each node took.
+        problems: Why a node has failed that the run went on without, by its id.
     """
     (examples,) = results["ImpressionLogExampleGen"].outputs["examples"]
     baseline = results["LatestBlessedModel"].outputs.get("model", [])
-    verdict = read_verdict(_output(results, "Evaluator", "evaluation").uri, has_baseline=bool(baseline))
+    evaluation = read_evaluation(_output(results, "Evaluator", "evaluation").uri)
     statistics = artifact_utils.get_split_uri([_output(results, "StatisticsGen", "statistics")], "train")
     spec = load_spec(config.features)
     collisions = find_collisions(spec, read_statistics(os.path.join(statistics, "FeatureStats.pb")))
@@ -63,14 +69,58 @@ def make_summary(
         "quarantine": examples.get_string_custom_property("quarantine") or None,
         "examples": json.loads(examples.get_string_custom_property("num_examples")),
         "collisions": {name: dataclasses.asdict(found) for name, found in collisions.items()},
+        "drift": [
+            dataclasses.asdict(movement) | {"is_beyond": movement.is_beyond}
+            for movement in read_drift(_output(results, "DriftGate", "drift").uri)
+        ],
         "tuned": tuned,
-        "metrics": verdict.metrics,
-        "blessed": verdict.blessed,
-        "not_blessed_because": list(verdict.failures),
+        **_describe_evaluation(evaluation),
+        "serving_check": read_report(_output(results, "ServingCheck", "blessing").uri),
         "baseline": baseline[0].uri if baseline else None,
+        "report": _report(results),
+        "no_report_because": (problems or {}).get("EvaluationReport"),
         "pushed_model": pushed.get_string_custom_property("pushed_destination") or None,
+        "not_pushed_because": pushed.get_string_custom_property("not_pushed_because") or None,
         "seconds": {node: round(taken, 3) for node, taken in seconds.items()},
     }
+
+
+def _report(results: Mapping[str, NodeResult]) -> str | None:
+    """Returns the page of the evaluation, if there is one."""
+    if "EvaluationReport" not in results:
+        return None
+    return os.path.join(_output(results, "EvaluationReport", "report").uri, PAGE)
+
+
+def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns the figures of all impressions together, and every gate that failed, whatever its slice."""
+    overall = evaluation.overall
+    failed = [gate for gate in evaluation.gates if not gate.passed]
+    sentences = [gate.sentence for gate in failed]
+    if not (evaluation.blessed or failed):
+        sentences = ["a gate bounds slices of which there is no impression, so that it was not checked"]
+    return {
+        "metrics": {name: _finite(figure.value) for name, figure in overall.candidate.items()},
+        "intervals": {name: [_finite(figure.low), _finite(figure.high)] for name, figure in overall.candidate.items()},
+        "differences": None
+        if overall.difference is None
+        else {name: _finite_figure(figure) for name, figure in overall.difference.items()},
+        "blessed": evaluation.blessed,
+        "not_blessed_because": sentences,
+        "failed_gates": [
+            dataclasses.asdict(gate) | {"slice": dict(gate.slice), "figure": _finite_figure(gate.figure)}
+            for gate in failed
+        ],
+    }
+
+
+def _finite_figure(figure: Figure) -> dict[str, float | None]:
+    return {name: _finite(value) for name, value in dataclasses.asdict(figure).items()}
+
+
+def _finite(value: float | None) -> float | None:
+    """Returns what JSON can write: null for NaN and infinity."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _output(results: Mapping[str, NodeResult], node_id: str, key: str) -> Any:

@@ -47,7 +47,12 @@ class RunFailedError(RuntimeError):
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
-def supervise(config: PipelineConfig, command: Sequence[str] = CHILD, console: Console | None = None) -> dict[str, Any]:
+def supervise(
+    config: PipelineConfig,
+    command: Sequence[str] = CHILD,
+    console: Console | None = None,
+    lock: int | None = None,
+) -> dict[str, Any]:
     """Runs the pipeline in a child process.
 
     The child gets the config as JSON on standard input, and writes events as JSON lines to the file descriptor that
@@ -58,6 +63,7 @@ def supervise(config: PipelineConfig, command: Sequence[str] = CHILD, console: C
         config: The pipeline's settings.
         command: The child's command.
         console: Where to show what happens; by default standard output.
+        lock: A file descriptor that the child shall hold as long as it lives.
 
     Returns:
         The content of `summary.json`, to which the total time and the peak memory have been added.
@@ -75,7 +81,8 @@ def supervise(config: PipelineConfig, command: Sequence[str] = CHILD, console: C
         read_fd, write_fd = os.pipe()
         with os.fdopen(read_fd, "rb", buffering=0) as events:
             with os.fdopen(write_fd, "wb"):
-                child = _start([*command, "--events-fd", str(write_fd)], write_fd, config, log_file)
+                inherited = [write_fd] if lock is None else [write_fd, lock]
+                child = _start([*command, "--events-fd", str(write_fd)], inherited, config, log_file)
             try:
                 for event in _events(child, events):
                     progress.handle(event)
@@ -139,6 +146,10 @@ class _Progress(contextlib.AbstractContextManager["_Progress"]):
                     self.show(Text(f"    {self._text}", "dim"))
             case {"event": "finished", "component": str(component), "seconds": int() | float() as seconds}:
                 self._finish(component, seconds, is_cached=event.get("cached") is True)
+            case {"event": "skipped", "component": str(component), "cause": str(cause)}:
+                self.fail()
+                self.show(Text(f"    the run goes on without it: {' '.join(cause.split())}", "yellow"))
+                self.component, self._text, self._start = None, "", time.monotonic()
             case {"event": "failed", "component": component, "cause": str(cause)}:
                 self.component, self.cause = component, cause
             case {"event": "summary", "path": str(path)}:
@@ -170,7 +181,7 @@ class _Progress(contextlib.AbstractContextManager["_Progress"]):
 
 
 def _start(
-    command: Sequence[str], write_fd: int, config: PipelineConfig, log_file: IO[bytes]
+    command: Sequence[str], inherited: Sequence[int], config: PipelineConfig, log_file: IO[bytes]
 ) -> subprocess.Popen[bytes]:
     # A file, not a pipe: a child that dies before it reads its input breaks no pipe.
     with tempfile.TemporaryFile() as stdin:
@@ -181,7 +192,7 @@ def _start(
             stdin=stdin,
             stdout=log_file,
             stderr=subprocess.STDOUT,
-            pass_fds=[write_fd],
+            pass_fds=inherited,
             start_new_session=True,
             env=HUGE_PAGES | dict(os.environ) | {"PYTHONUNBUFFERED": "1"},  # a killed child's last lines are in the log
         )
@@ -263,14 +274,17 @@ def show_summary(summary: dict[str, Any], log: pathlib.Path, console: Console) -
         ("rows", f"{examples['train']:,} train, {examples['eval']:,} eval"),
         ("quarantine", _quarantine(summary)),
         ("collisions", _collisions(summary["collisions"])),
+        ("drift", _drift(summary["drift"])),
         *((("tuned", _tuned(summary["tuned"])),) if summary["tuned"] else ()),
         ("AUC", _decimal(metrics.get("auc"))),
         ("log loss", _decimal(metrics.get("log_loss"))),
         ("calibration", _decimal(metrics.get("calibration"))),
-        ("verdict", Text("blessed", "green") if summary["blessed"] else Text("not blessed, nothing pushed", "yellow")),
+        ("verdict", Text("blessed", "green") if summary["blessed"] else Text("not blessed", "yellow")),
         *(("because", Text(" ".join(reason.split()), "yellow")) for reason in reasons),
+        ("serving", _serving(summary["serving_check"])),
         ("baseline", _short_path(summary["baseline"]) if summary["baseline"] else "none: no model was blessed before"),
-        ("model", _short_path(pushed) if pushed else "none pushed"),
+        ("model", _short_path(pushed) if pushed else f"not pushed: {summary['not_pushed_because']}"),
+        ("report", _report(summary)),
         ("log", str(log)),
         ("time", f"{summary['total_seconds']:.1f} s, peak memory {summary['peak_rss_mb']:,} MB"),
     ]
@@ -291,6 +305,12 @@ def _quarantine(summary: dict[str, Any]) -> str | Text:
     return Text(f"{bad:,} bad rows ({share:.2%}): {reasons}; in {_short_path(summary['quarantine'])}", "yellow")
 
 
+def _serving(checks: Sequence[dict[str, Any]]) -> Text:
+    """Returns whether the model can be served, and what of it cannot."""
+    failed = [f"{check['check']}: {' '.join(check['text'].split())}" for check in checks if not check["ok"]]
+    return Text("; ".join(failed), "yellow") if failed else Text(f"{len(checks)} checks passed", "green")
+
+
 def _collisions(fields: dict[str, Any]) -> str:
     """Returns the fields of which many ids share their buckets, in one line."""
     many = [
@@ -301,12 +321,36 @@ def _collisions(fields: dict[str, Any]) -> str:
     return "; ".join(many) or f"at most {_SHOWN_COLLISIONS:.0%} of any field's ids share a bucket"
 
 
+def _drift(movements: list[dict[str, Any]]) -> str | Text:
+    """Returns what is beyond its bound, or else what has moved the most."""
+    beyond = [movement for movement in movements if movement["is_beyond"]]
+    if not beyond:
+        bound = any(movement["bound"] is not None for movement in movements)
+        most = max(movements, key=lambda movement: movement["value"], default=None)
+        largest = f"; largest: {_movement(most)}" if most else ""
+        return ("all within their bounds" if bound else "no bound applies") + largest
+    return Text("beyond its bound: " + "; ".join(map(_movement, beyond)), "yellow")
+
+
+def _movement(movement: dict[str, Any]) -> str:
+    most = f", most at {movement['most_moved']}" if movement["most_moved"] else ""
+    bound = f" > {movement['bound']:g}" if movement["is_beyond"] else ""
+    return f"{movement['feature']} {movement['kind']} {movement['value']:.3f}{bound}{most}"
+
+
 def _tuned(tuned: dict[str, Any]) -> str:
     """Returns what the tuning has come to, in one line."""
     name = {"auc": "AUC", "log_loss": "log loss"}[tuned["monitor"]]
     values = ", ".join(f"{name} {value}" for name, value in tuned["values"].items())
     figures = f"validation {name} {tuned['config']:.4f} -> {tuned['best']:.4f}"
     return f"{figures} in {tuned['trials']} trials: {values}"
+
+
+def _report(summary: dict[str, Any]) -> str | Text:
+    """Returns where the page of the evaluation is, or why there is none."""
+    if summary["report"]:
+        return _short_path(summary["report"])
+    return Text(f"none: {' '.join((summary['no_report_because'] or 'it was not made').split())}", "yellow")
 
 
 def _decimal(value: float | None) -> str:

@@ -96,6 +96,11 @@ class IdSequence:
         _require(self.max_length > 0, f"{self.name}: max_length is {self.max_length}, must be positive")
         _require_one_of(self.name, "pooling", self.pooling, Pooling)
 
+    @property
+    def length_name(self) -> str:
+        """The name of a request's input with the number of its ids, where a request is padded."""
+        return f"{self.name}_length"
+
 
 @dataclasses.dataclass(frozen=True)
 class NumericFeature:
@@ -216,6 +221,7 @@ class FeatureSpec:
     def __post_init__(self) -> None:
         columns = [*(feature.name for feature in self.features), self.label.name]
         columns += [column for column in (self.timestamp, self.weight) if column]
+        columns += [feature.length_name for feature in self.features if isinstance(feature, IdSequence)]
         for column in columns:
             _require(columns.count(column) == 1, f"{self.name}: column {column} is named more than once")
         _require(bool(self.features), f"{self.name}: a spec needs at least one feature")

@@ -1,31 +1,19 @@
-"""The trained model as a SavedModel that takes raw serialized tf.Examples."""
+"""The trained model as a SavedModel that takes raw impressions."""
 
 from __future__ import annotations
 
-import pathlib
+from collections.abc import Mapping
+from typing import Any
 
-import keras
 import tensorflow as tf
 import tensorflow_transform as tft
-from google.protobuf import text_format
-from tensorflow_transform.tf_metadata import schema_utils
 
 from schemas.features import FeatureSpec
-from schemas.tfmd import SCHEMA_ASSET, SERVING, TRAINING, features_in, make_schema
+from schemas.tfmd import TRAINING
+from trainer.assets import write_assets
 from trainer.model import DeepFM
+from trainer.signatures import make_signatures, raw_feature_spec
 from trainer.train import logit_shift
-
-
-def raw_feature_spec(spec: FeatureSpec, environment: str) -> dict[str, tf.io.VarLenFeature]:
-    """Returns how a raw tf.Example is parsed: each column may be missing and have any number of values.
-
-    Args:
-        spec: The data set.
-        environment: `TRAINING`, or `SERVING`, which lacks the label, the timestamp and the weight.
-    """
-    schema = make_schema(spec)
-    parsing = schema_utils.schema_as_feature_spec(schema).feature_spec
-    return {name: parsing[name] for name in features_in(schema, environment)}
 
 
 def export(
@@ -34,6 +22,7 @@ def export(
     spec: FeatureSpec,
     directory: str,
     negative_sampling_rate: float = 1.0,
+    card: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a SavedModel with the transformation and the model in one graph.
 
@@ -41,6 +30,10 @@ def export(
         serving_default: serialized raw tf.Examples, string [batch] -> `ctr` float32 [batch, 1]. A missing feature is
             what `transform/preprocessing.py` makes of it; an empty batch gives an empty answer; bytes that are not a
             tf.Example are an InvalidArgument error.
+        predict: for each feature a dense tensor of its name -> `ctr` float32 [batch, 1]. An id is int64 or string
+            [batch], negative or empty where it is missing. A number is float32 [batch], NaN where it is missing. A
+            sequence is [batch, any], with `<name>_length` int64 [batch], the number of its ids; what is behind them is
+            padding and not read.
         transform_features: serialized raw tf.Examples with their label, string [batch] -> the transformed features.
 
     Args:
@@ -49,27 +42,17 @@ def export(
         spec: The data set.
         directory: Folder to write.
         negative_sampling_rate: Share of the negatives that the training saw, for which `ctr` is corrected.
+        card: What else the model card says; see `trainer.assets`.
     """
-    shift = logit_shift(negative_sampling_rate)
     transform_layer = transform_output.transform_features_layer()
-    serving_spec = raw_feature_spec(spec, SERVING)
-    training_spec = raw_feature_spec(spec, TRAINING)
-
-    def serve(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        features = transform_layer(tf.io.parse_example(examples, serving_spec))
-        return {"ctr": tf.sigmoid(model({name: features[name] for name in model.zero_batch()}) + shift)}
-
-    def transform_features(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        return dict(transform_layer(tf.io.parse_example(examples, training_spec)))
-
-    transform_layer(tf.io.parse_example(tf.constant([], tf.string), training_spec))  # makes its tables and constants
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.track(transform_layer)
-    signature = [tf.TensorSpec([None], tf.string, name="examples")]
-    archive.add_endpoint("serving_default", serve, signature)
-    archive.add_endpoint("transform_features", transform_features, signature)
-    archive.write_out(directory, verbose=False)
-    schema_file = pathlib.Path(directory) / SCHEMA_ASSET
-    schema_file.parent.mkdir()
-    schema_file.write_text(text_format.MessageToString(make_schema(spec)), encoding="utf-8")
+    # Makes its tables and constants.
+    transform_layer(tf.io.parse_example(tf.constant([], tf.string), raw_feature_spec(spec, TRAINING)))
+    signatures = make_signatures(model, transform_layer, spec, logit_shift(negative_sampling_rate))
+    servable = tf.Module()
+    # TensorFlow's variables, not Keras's objects around them: Keras's ExportArchive writes the table twice, and what
+    # `tf.saved_model.save` makes of a Keras 3 model loads in no TF1 session.
+    servable.model = [variable.value for variable in model.variables]
+    servable.transform = transform_layer
+    functions = {name: tf.function(function, inputs) for name, (function, inputs) in signatures.items()}
+    tf.saved_model.save(servable, directory, functions)
+    write_assets(directory, spec, card or {})

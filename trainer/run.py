@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -16,7 +17,9 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from schemas import training_log
 from schemas.features import FeatureSpec, load_spec
+from schemas.training_log import TrainingLog
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.export import export
 from trainer.hyperparameters import with_hyperparameters
@@ -35,8 +38,9 @@ def run_fn(fn_args: FnArgs) -> None:
         fn_args: `custom_config` has `features` (the spec's path), `model` and `training` (the fields of `ModelConfig`
             and `TrainingConfig`) and `checkpoints`, a folder that outlives a run that is killed. `hyperparameters`,
             where there are any, have the Tuner's choice, which goes before `custom_config`'s. `base_model`, where there
-            is one, is what a `warm_start` goes on from. The SavedModel goes to `serving_model_dir`, what a later
-            training can go on from beside it, TensorBoard's logs to `model_run_dir`.
+            is one, is what a `warm_start` goes on from. The SavedModel goes to `serving_model_dir`, the
+            figures of the epochs and what a later training can go on from beside it, TensorBoard's logs to
+            `model_run_dir`.
     """
     spec, model_config, training_config = read_settings(fn_args)
     if fn_args.hyperparameters:
@@ -46,7 +50,7 @@ def run_fn(fn_args: FnArgs) -> None:
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     parsing = transform_output.transformed_feature_spec()
     checkpoints_dir = _checkpoints_dir(fn_args)
-    model, _ = fit(
+    model, history = fit(
         spec,
         model_config,
         training_config,
@@ -56,7 +60,14 @@ def run_fn(fn_args: FnArgs) -> None:
         checkpoints_dir,
         _earlier_state(fn_args) if training_config.warm_start else None,
     )
-    export(model, transform_output, spec, fn_args.serving_model_dir, training_config.negative_sampling_rate)
+    card = {
+        "model": dataclasses.asdict(model_config),
+        "training": dataclasses.asdict(training_config),
+        "epochs": {name: [float(value) for value in values] for name, values in history.history.items()},
+    }
+    export(model, transform_output, spec, fn_args.serving_model_dir, training_config.negative_sampling_rate, card)
+    log = TrainingLog.from_history(history.history, f"val_{training_config.monitor}")
+    pathlib.Path(fn_args.serving_model_dir).with_name(training_log.FILE).write_text(log.to_json(), encoding="utf-8")
     if training_config.warm_start:
         save_state(model, _state_beside(fn_args.serving_model_dir))
     shutil.rmtree(os.path.dirname(checkpoints_dir))

@@ -25,11 +25,11 @@ from tfx.components.tuner.component import TunerFnResult
 
 from schemas.features import FeatureSpec
 from schemas.tfmd import TRAINING
-from trainer.export import raw_feature_spec
 from trainer.finite import NonFiniteLossError
 from trainer.hyperparameters import TunerConfig, find_choices, with_hyperparameters
 from trainer.input import CHUNK
 from trainer.run import fit, read_settings
+from trainer.signatures import raw_feature_spec
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -40,9 +40,23 @@ def test_days_go_on_from_each_other_and_a_repeated_day_is_cached(run_days):
     assert "warm start from" in logs[1]
     assert "nothing is cold" in logs[1]
     assert summary["blessed"]
+    # The first day was compared with nothing, the second with the first.
+    assert {found["kind"] for found in summary["drift"]} == {"drift", "skew"}
 
     # The latest blessed model is now that of this very day: going on from it would learn the day twice.
     output, logs, _ = run_days("run", "--as-of", "2026-01-03")
     assert "warm start from" not in logs[-1]
     assert "✓ Trainer" in output
     assert "cached" in next(line for line in output.splitlines() if "✓ Trainer" in line)
+
+
+def test_a_feature_that_has_moved_too_far_stops_the_run_before_it_trains(run_days, workplace, ctr):
+    before = (workplace / "runs/days/summary.json").read_text()
+    bound = "drift.features={item_id: {drift: 0.001, action: block}, age: {drift: 0.0}}"
+    settings = ["name=days", "log.path=log", "log.eval_days=1", "log.train_days=1", bound]
+    process = ctr("run", "--as-of", "2026-01-04", *(word for setting in settings for word in ("--set", setting)))
+    assert process.returncode == 1
+    assert "ctr: DriftGate failed\n     item_id has moved by 0.0" in process.stderr
+    assert "since the previous run (L-infinity, bound 0.001), most at " in process.stderr
+    assert "✓ Transform" not in process.stdout
+    assert (workplace / "runs/days/summary.json").read_text() == before

@@ -14,8 +14,9 @@ from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2
 
 COMPONENTS = {
-    "ImpressionLogExampleGen", "CuratedSchemaGen", "StatisticsGen", "ExampleValidator", "SchemaGate", "Transform",
-    "Trainer", "LatestBlessedModel", "Evaluator", "Pusher",
+    "ImpressionLogExampleGen", "CuratedSchemaGen", "StatisticsGen", "ExampleValidator", "SchemaGate",
+    "EarlierStatistics", "DriftGate", "Transform", "Trainer", "LatestBlessedModel", "Evaluator", "EvaluationReport",
+    "ServingCheck", "Pusher",
 }  # fmt: skip
 State = metadata_store_pb2.Execution
 
@@ -64,8 +65,9 @@ def test_first_run_pushes_a_blessed_model_and_keeps_the_output_contract(first, w
     process, summary = first
     assert process.returncode == 0, process.stdout + process.stderr
     assert set(summary) == {
-        "pipeline", "run_id", "stack", "rows", "quarantined", "quarantine", "examples", "collisions", "tuned",
-        "metrics", "blessed", "not_blessed_because", "baseline", "pushed_model", "seconds", "total_seconds",
+        "pipeline", "run_id", "stack", "rows", "quarantined", "quarantine", "examples", "collisions", "drift", "tuned",
+        "metrics", "intervals", "differences", "blessed", "not_blessed_because", "failed_gates", "serving_check",
+        "baseline", "report", "no_report_because", "pushed_model", "not_pushed_because", "seconds", "total_seconds",
         "peak_rss_mb",
     }  # fmt: skip
     assert summary["pipeline"] == "movielens"
@@ -78,7 +80,15 @@ def test_first_run_pushes_a_blessed_model_and_keeps_the_output_contract(first, w
         "ids": 2, "buckets": 16, "colliding_ids": 0, "colliding_impressions": 0, "exact": True,
     }  # fmt: skip
     assert summary["tuned"] is None
-    assert set(summary["metrics"]) == {"auc", "auc_pr", "log_loss", "calibration"}
+    assert {(found["feature"], found["kind"]) for found in summary["drift"]} >= {("item_id", "skew"), ("age", "skew")}
+    assert {found["kind"] for found in summary["drift"]} == {"skew"}  # no run before: nothing to have drifted from
+    assert set(summary["metrics"]) == {
+        "auc", "auc_pr", "log_loss", "normalized_entropy", "calibration", "expected_calibration_error", "mean_label",
+        "mean_prediction", "gauc", "ndcg", "mrr",
+    }  # fmt: skip
+    low, high = summary["intervals"]["auc"]
+    assert low < summary["metrics"]["auc"] < high
+    assert (summary["differences"], summary["failed_gates"]) == (None, [])
     assert 0.55 < summary["metrics"]["auc"] < 1
     assert (summary["blessed"], summary["not_blessed_because"], summary["baseline"]) == (True, [], None)
     assert pathlib.Path(summary["pushed_model"]).parent == workplace / "runs/movielens/serving"
@@ -123,11 +133,14 @@ def test_second_run_compares_with_the_first_model_and_repeats_nothing_else(first
     assert summary["blessed"]
     states = _states(workplace, summary["run_id"])
     assert {node for node, state in states.items() if state != State.CACHED} == {
+        "EarlierStatistics",
         "LatestBlessedModel",
         "Evaluator",
+        "EvaluationReport",
         "Pusher",
     }
     assert summary["metrics"] == pytest.approx(first[1]["metrics"])
+    assert all(difference == {"value": 0, "low": 0, "high": 0} for difference in summary["differences"].values())
 
 
 def test_third_run_is_cached(third, second, workplace):
@@ -135,11 +148,11 @@ def test_third_run_is_cached(third, second, workplace):
     assert process.returncode == 0, process.stdout + process.stderr
     states = _states(workplace, summary["run_id"])
     assert set(states) == COMPONENTS
-    assert collections.Counter(states.values()) == {State.CACHED: 9, State.COMPLETE: 1}
-    assert states["LatestBlessedModel"] == State.COMPLETE
+    assert collections.Counter(states.values()) == {State.CACHED: 12, State.COMPLETE: 2}
+    assert states["LatestBlessedModel"] == states["EarlierStatistics"] == State.COMPLETE
     assert len(_store(workplace).get_artifacts()) == num_artifacts_before
     assert summary["pushed_model"] == second[1]["pushed_model"]
-    assert process.stdout.count("cached") == 9
+    assert process.stdout.count("cached") == 12
 
 
 def test_an_impossible_threshold_pushes_nothing_and_says_why(third, run_pipeline, workplace):
@@ -171,7 +184,8 @@ def test_a_tuned_run_trains_with_what_was_best_and_repeats_nothing_before_it(thi
     assert summary["metrics"]["auc"] > tuned["config"] + 0.02
     states = _states(workplace, summary["run_id"])
     assert {node for node, state in states.items() if state != State.CACHED} == {
-        "Tuner", "Trainer", "LatestBlessedModel", "Evaluator", "Pusher",
+        "EarlierStatistics", "Tuner", "Trainer", "LatestBlessedModel", "Evaluator", "EvaluationReport",
+        "ServingCheck", "Pusher",
     }  # fmt: skip
     lines = process.stdout.splitlines()
     assert sum(line.startswith("    trial ") for line in lines) == 2

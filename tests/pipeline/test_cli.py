@@ -14,7 +14,9 @@ from click.testing import CliRunner, Result
 
 import pipeline
 from pipeline.cli import main
+from pipeline.lock import hold_lock
 from pipeline.movielens import ImpressionLog, MovieLensError
+from pipeline.rollback import Rollback
 from pipeline.supervise import RunFailedError
 from schemas.features import FeatureSpec, NumericFeature, load_spec
 from schemas.tfmd import schema_text
@@ -43,7 +45,7 @@ def log(in_empty_folder: Path) -> Path:
 def supervised(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The configs that `ctr run` has run, which none of these tests does."""
     configs: list[Any] = []
-    monkeypatch.setattr("pipeline.supervise.supervise", configs.append)
+    monkeypatch.setattr("pipeline.supervise.supervise", lambda config, lock: configs.append(config))
     return configs
 
 
@@ -63,6 +65,7 @@ def test_help_answers_at_once_and_imports_nothing_heavy(arguments: list[str]) ->
     code = f"""
 import sys
 from pipeline.cli import main
+from pipeline.lock import hold_lock
 try:
     main({arguments}, prog_name="ctr")
 finally:
@@ -81,6 +84,7 @@ def test_a_bad_config_is_told_before_anything_heavy_is_imported() -> None:
     code = """
 import sys
 from pipeline.cli import main
+from pipeline.lock import hold_lock
 try:
     main(["run", "--set", "a=1"])
 finally:
@@ -181,6 +185,11 @@ BAD_RUNS = {
         ["log.columns={itm_id: sku}"],
         "ctr: log.columns: schemas.movielens:MOVIELENS has no column itm_id; did you mean item_id?\n",
     ),
+    "drift of nearly a feature": (
+        nothing,
+        ["drift.features={itm_id: {drift: 0.1}}"],
+        "ctr: drift.features: schemas.movielens:MOVIELENS has no feature itm_id; did you mean item_id?\n",
+    ),
     "runs_dir is a file": (
         lambda: Path("file").touch(),
         ["runs_dir=file"],
@@ -218,7 +227,7 @@ def test_several_problems_are_told_together(supervised: list[Any]) -> None:
 
 
 def test_a_failed_run_has_status_1(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: object) -> None:
+    def fail(_: object, lock: int) -> None:
         raise RunFailedError("Trainer", "why", Path("the.log"))
 
     monkeypatch.setattr("pipeline.supervise.supervise", fail)
@@ -227,12 +236,12 @@ def test_a_failed_run_has_status_1(log: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_bug_keeps_its_traceback(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.supervise.supervise", lambda _: {}["a bug"])
+    monkeypatch.setattr("pipeline.supervise.supervise", lambda _, lock: {}["a bug"])
     assert isinstance(ctr("run", "--set", "log.eval_days=1").exception, KeyError)
 
 
 def test_ctrl_c_has_status_130(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_: object) -> None:
+    def interrupt(_: object, lock: int) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pipeline.supervise.supervise", interrupt)
@@ -342,7 +351,7 @@ def test_backfill_runs_each_day_that_has_rows_oldest_first(days_log: Path, super
 
 
 def test_backfill_stops_at_a_run_that_fails(days_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(config: Any) -> None:
+    def fail(config: Any, lock: int) -> None:
         raise RunFailedError("Trainer", f"no luck on {config.log.as_of}", Path("log"))
 
     monkeypatch.setattr("pipeline.supervise.supervise", fail)
@@ -382,3 +391,36 @@ def test_backfill_finds_a_flat_logs_days_and_a_spec_in_the_current_folder(
     result = ctr("backfill", "--from", "1970-01-02", "--to", "1970-01-31", *words)
     assert result.exit_code == 0, result.output
     assert [config.log.as_of for config in supervised] == ["1970-01-02", "1970-01-04"]
+
+
+@pytest.mark.parametrize(
+    "command", [["run"], ["backfill", "--from", "1998-01-01", "--to", "1998-01-02"], ["rollback"]], ids=" ".join
+)
+def test_a_pipeline_that_is_in_use_is_left_alone(log: Path, supervised: list[Any], command: list[str]) -> None:
+    home = Path("runs/movielens")
+    (home / "serving" / "7").mkdir(parents=True)
+    with hold_lock(home):
+        result = ctr(*command, "--set", "log.eval_days=1")
+    assert result.exit_code == 1
+    assert f"ctr: the pipeline movielens is in use by process {os.getpid()} on " in result.stderr
+    assert supervised == []
+
+
+def test_rollback_says_what_it_has_done(in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def roll_back(config: Any, to: int | None) -> Rollback:
+        calls.append((config.name, to))
+        return Rollback(9, 7, "root/Trainer/model/3", (8,))
+
+    (in_empty_folder / "runs" / "movielens" / "serving" / "8").mkdir(parents=True)
+    monkeypatch.setattr("pipeline.rollback.roll_back", roll_back)
+    result = ctr("rollback", "--to", "7")
+    assert (result.exit_code, calls) == (0, [("movielens", 7)])
+    assert "version 9 is in service: a copy of 7, model root/Trainer/model/3\ntaken back: 8" in result.output
+
+
+def test_rollback_without_a_pushed_model_says_so(in_empty_folder: Path) -> None:
+    result = ctr("rollback")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "no model in runs/movielens/serving" in result.stderr

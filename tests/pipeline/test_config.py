@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from components.drift_gate.bounds import DriftBounds
 from pipeline.config import CONFIGS, ConfigError, PipelineConfig, config_from_json, config_to_json, load_config
+from schemas.movielens import MOVIELENS
 
 
 @pytest.fixture
@@ -230,3 +232,27 @@ def test_json_is_an_exact_round_trip() -> None:
 def test_json_that_is_none_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match=r"^config: Invalid JSON"):
         config_from_json("{")
+
+
+def test_drift_bounds_are_a_features_own_or_its_groups() -> None:
+    config = load_config(
+        None,
+        [
+            "drift.ids={drift: 0.1, action: block}",
+            "drift.numbers.skew=0.2",
+            "drift.features={item_id: {skew: 0.3}, label: {drift: 0.4}}",
+        ],
+    )
+    bounds = config.drift.bounds_of(MOVIELENS)
+    assert list(bounds) == [*(feature.name for feature in MOVIELENS.features), "label"]
+    assert bounds["user_id"] == DriftBounds(drift=0.1, action="block")
+    assert bounds["item_id"] == DriftBounds(skew=0.3)
+    assert bounds["age"] == DriftBounds(skew=0.2)
+    assert bounds["label"] == DriftBounds(drift=0.4)
+
+
+def test_a_drift_bound_is_checked() -> None:
+    with pytest.raises(ConfigError, match=r"drift\.ids\.drift must be at most 1, not 7"):
+        load_config(None, ["drift.ids.drift=7"])
+    with pytest.raises(ConfigError, match=r"drift\.ids\.action must be 'warn' or 'block', not \"stop\""):
+        load_config(None, ["drift.ids.action=stop"])

@@ -6,6 +6,7 @@ import pytest
 from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline.local import ProgressHandler, ReportingDagRunner, one_line_cause
+from pipeline.node import NodeResult
 
 
 def _raised(make):
@@ -60,3 +61,36 @@ def test_the_trainings_log_lines_are_the_running_components_progress():
     record = logging.LogRecord("trainer.train", logging.INFO, "", 0, "epoch %d/%d", (1, 2), None)
     ProgressHandler(runner, events.append).handle(record)
     assert events == [{"event": "progress", "component": "Trainer", "text": "epoch 1/2"}]
+
+
+def _nodes(*names):
+    pipeline = pipeline_pb2.Pipeline()
+    for name in names:
+        pipeline.nodes.add().pipeline_node.node_info.id = name
+    return pipeline
+
+
+def test_a_run_goes_on_without_its_report_and_says_so(monkeypatch):
+    def launch(_, node):
+        if node == "EvaluationReport":
+            raise ValueError("no space left")
+        return NodeResult(cached=False, outputs={})
+
+    monkeypatch.setattr("pipeline.local.launch_node", launch)
+    events = []
+    runner = ReportingDagRunner(events.append)
+    runner.run_with_ir(_nodes("Evaluator", "EvaluationReport", "Pusher"))
+    assert list(runner.results) == ["Evaluator", "Pusher"]
+    assert runner.problems == {"EvaluationReport": "no space left"}
+    assert {"event": "skipped", "component": "EvaluationReport", "cause": "no space left"} in events
+
+
+def test_a_run_does_not_go_on_without_another_node(monkeypatch):
+    def launch(_, node):
+        raise ValueError(node)
+
+    monkeypatch.setattr("pipeline.local.launch_node", launch)
+    runner = ReportingDagRunner(print)
+    with pytest.raises(ValueError, match="Evaluator"):
+        runner.run_with_ir(_nodes("Evaluator", "Pusher"))
+    assert runner.problems == {}

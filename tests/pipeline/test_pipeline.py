@@ -19,11 +19,23 @@ EDGES = {
     "StatisticsGen": {"ImpressionLogExampleGen", "CuratedSchemaGen"},
     "ExampleValidator": {"StatisticsGen", "CuratedSchemaGen"},
     "SchemaGate": {"ExampleValidator", "CuratedSchemaGen"},
-    "Transform": {"ImpressionLogExampleGen", "SchemaGate"},
+    "EarlierStatistics": {"ImpressionLogExampleGen"},
+    "DriftGate": {"StatisticsGen", "EarlierStatistics"},
+    "Transform": {"ImpressionLogExampleGen", "SchemaGate", "DriftGate"},
     "Trainer": {"Transform"},
     "LatestBlessedModel": set(),
     "Evaluator": {"ImpressionLogExampleGen", "Trainer", "LatestBlessedModel", "SchemaGate"},
-    "Pusher": {"Trainer", "Evaluator"},
+    "EvaluationReport": {
+        "ImpressionLogExampleGen",
+        "StatisticsGen",
+        "ExampleValidator",
+        "DriftGate",
+        "Trainer",
+        "LatestBlessedModel",
+        "Evaluator",
+    },
+    "ServingCheck": {"ImpressionLogExampleGen", "SchemaGate", "Trainer", "Evaluator"},
+    "Pusher": {"Trainer", "Evaluator", "ServingCheck"},
 }
 
 
@@ -45,7 +57,7 @@ def test_the_tuner_is_between_transform_and_trainer_where_there_are_trials():
         "Tuner": {"ImpressionLogExampleGen", "Transform"},
         "Trainer": {"Transform", "Tuner"},
     }
-    assert list(nodes)[-5:] == ["Transform", "Tuner", "Trainer", "Evaluator", "Pusher"]
+    assert list(nodes)[-6:] == ["Tuner", "Trainer", "Evaluator", "EvaluationReport", "ServingCheck", "Pusher"]
     (channel,) = nodes["Trainer"].inputs.inputs["hyperparameters"].channels
     assert channel.output_key == "best_hyperparameters"
     parameters = {name: value.field_value.string_value for name, value in nodes["Tuner"].parameters.parameters.items()}
@@ -69,6 +81,8 @@ CHANGES = {
     "training": ("training.learning_rate=0.5", {"Trainer"}),
     "model": ("model.embedding_dim=3", {"Trainer"}),
     "slices": ("evaluation.slices=[[age]]", {"Evaluator"}),
+    "a gate": ("evaluation.min_auc=0.7", {"Evaluator"}),
+    "a limit of serving": ("serving_check.max_p50_ms=5", {"ServingCheck"}),
     "eval days": ("log.eval_days=3", {"ImpressionLogExampleGen"}),
 }
 
@@ -76,7 +90,8 @@ CHANGES = {
 @pytest.mark.parametrize(("change", "changed"), CHANGES.values(), ids=CHANGES.keys())
 def test_a_changed_setting_changes_the_parameters_of_the_component_that_uses_it(change, changed):
     before, after = _nodes(load_config(None, [])), _nodes(load_config(None, [change]))
-    assert {name for name in before if before[name].parameters != after[name].parameters} == changed
+    shown = {"EvaluationReport"}  # which has the whole config
+    assert {name for name in before if before[name].parameters != after[name].parameters} == changed | shown
 
 
 TUNED_CHANGES = {
@@ -91,14 +106,32 @@ TUNED_CHANGES = {
 def test_a_changed_setting_repeats_the_tuning_that_depends_on_it(change, changed):
     tuned = ["tuner.trials=2"]
     before, after = _nodes(load_config(None, tuned)), _nodes(load_config(None, [*tuned, change]))
-    assert {name for name in before if before[name].parameters != after[name].parameters} == changed
+    shown = {"EvaluationReport"}
+    assert {name for name in before if before[name].parameters != after[name].parameters} == changed | shown
 
 
 EDITS = {
     "transform": {"Transform"},
     "trainer": {"Tuner", "Trainer"},
-    "schemas": {"ImpressionLogExampleGen", "SchemaGate", "Transform", "Tuner", "Trainer"},
-    "components": {"ImpressionLogExampleGen", "SchemaGate"},
+    "schemas": {
+        "ImpressionLogExampleGen",
+        "SchemaGate",
+        "DriftGate",
+        "Transform",
+        "Tuner",
+        "Trainer",
+        "Evaluator",
+        "EvaluationReport",
+        "ServingCheck",
+    },
+    "components": {
+        "ImpressionLogExampleGen",
+        "SchemaGate",
+        "DriftGate",
+        "Evaluator",
+        "EvaluationReport",
+        "ServingCheck",
+    },
 }
 
 
@@ -110,7 +143,7 @@ def test_an_edit_of_our_sources_changes_the_parameters_of_what_depends_on_them(p
     monkeypatch.setattr(
         pipeline_module(),
         "source_fingerprint",
-        lambda *packages: real(*packages) + ("edited" if package in packages else ""),
+        lambda *packages, **options: real(*packages, **options) + ("edited" if package in packages else ""),
     )
     after = _nodes(config)
     assert {name for name in before if before[name].parameters != after[name].parameters} == changed
@@ -159,3 +192,10 @@ def test_a_bad_schema_file_is_one_sentence_with_the_remedy(text, message, tmp_pa
         file.write_text(text)
     with pytest.raises(ConfigError, match=message):
         create_pipeline(PipelineConfig(schema_file=str(file)))
+
+
+def test_nothing_waits_for_a_node_that_a_run_may_go_on_without():
+    optional = pipeline_module().OPTIONAL_NODES
+    nodes = _nodes(PipelineConfig())
+    assert optional <= set(nodes)
+    assert not any(optional & set(node.upstream_nodes) for node in nodes.values())

@@ -29,12 +29,17 @@ SUMMARY: dict[str, Any] = {
         "user_id": {"colliding_ids": 0.049, "colliding_impressions": 0.01},
         "item_id": {"colliding_ids": 0.081, "colliding_impressions": 0.0432},
     },
+    "drift": [],
     "tuned": None,
     "metrics": {"auc": 0.7231, "auc_pr": 0.7, "log_loss": 0.6101, "calibration": None},
     "blessed": True,
     "not_blessed_because": None,
+    "serving_check": [{"check": "loads", "ok": True, "text": "1.0 s", "seconds": 1.0}],
     "baseline": None,
+    "report": "root/EvaluationReport/report/14/report.html",
+    "no_report_because": None,
     "pushed_model": "serving/17",
+    "not_pushed_because": None,
     "seconds": {"Trainer": 12.3},
 }
 PRELUDE = """
@@ -193,11 +198,47 @@ def test_the_parent_completes_the_summary(config: PipelineConfig) -> None:
 
 
 def test_a_model_that_is_not_blessed_is_no_failure(config: PipelineConfig) -> None:
-    body = "finish(blessed=False, not_blessed_because=['auc is 0.4,\\n not 0.5', 'b'], pushed_model=None)"
+    body = "finish(blessed=False, not_blessed_because=['auc is 0.4,\\n not 0.5', 'b'], "
+    body += "pushed_model=None, not_pushed_because='the Evaluator has not blessed it')"
     _, output = run(config, body)
-    assert "  verdict     not blessed, nothing pushed\n" in output
+    assert "  verdict     not blessed\n" in output
     assert "  because     auc is 0.4, not 0.5\n  because     b\n" in output
-    assert "  model       none pushed\n" in output
+    assert "  model       not pushed: the Evaluator has not blessed it\n" in output
+
+
+def test_a_model_that_cannot_be_served_is_no_failure(config: PipelineConfig) -> None:
+    body = """
+    finish(serving_check=[
+        {"check": "loads", "ok": True, "text": "1.0 s"},
+        {"check": "latency", "ok": False, "text": "30 ms is above serving_check.max_p50_ms"},
+        {"check": "size", "ok": False, "text": "9 MB"},
+    ], pushed_model=None, not_pushed_because='it has not passed the serving check')
+    """
+    _, output = run(config, body)
+    assert "  serving     latency: 30 ms is above serving_check.max_p50_ms; size: 9 MB\n" in output
+    assert "  model       not pushed: it has not passed the serving check\n" in output
+
+
+MOVEMENT = {
+    "feature": "item_id", "kind": "drift", "measure": "L-infinity", "value": 0.25, "bound": None, "action": "warn",
+    "most_moved": None, "is_beyond": False,
+}  # fmt: skip
+BEYOND = {"bound": 0.1, "is_beyond": True, "most_moved": "7"}
+
+
+@pytest.mark.parametrize(
+    ("movements", "line"),
+    [
+        ([], "no bound applies"),
+        ([MOVEMENT], "no bound applies; largest: item_id drift 0.250"),
+        ([MOVEMENT, MOVEMENT | {"bound": 0.5, "value": 0.3}], "all within their bounds; largest: item_id drift 0.300"),
+        ([MOVEMENT, MOVEMENT | BEYOND], "beyond its bound: item_id drift 0.250 > 0.1, most at 7"),
+    ],
+    ids=["none", "unbound", "within", "beyond"],
+)
+def test_the_summary_says_what_has_moved(config: PipelineConfig, movements: list[Any], line: str) -> None:
+    _, output = run(config, f"finish(drift={movements!r})")
+    assert f"  drift       {line}\n" in output
 
 
 def test_the_child_gets_the_config_and_its_output_goes_to_the_log(config: PipelineConfig) -> None:

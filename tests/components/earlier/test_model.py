@@ -7,7 +7,7 @@ from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.types.standard_artifacts import Examples, Model, ModelBlessing
 
-from components.earlier_model.strategy import EarlierModelStrategy
+from components.earlier.model import EarlierModelStrategy
 
 
 class History:

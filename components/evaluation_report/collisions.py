@@ -36,7 +36,7 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx.dsl.io import fileio
 
 from schemas.features import FeatureSpec, IdField, NumericFeature
-from transform.preprocessing import HASH_SALTS, hash_ids
+from schemas.hashing import HASH_SALTS, hash_ids
 
 _NOT_UTF8 = "__BYTES_VALUE__"  # TFDV's name for each id that is not UTF-8
 
@@ -178,6 +178,6 @@ def _bucket_keys(ids: Sequence[str], num_buckets: int, num_hashes: int) -> dict[
     """Returns the buckets of each id, in ascending order: that of the hashes makes no difference to a sum."""
     if not ids:
         return {}
-    raw = tf.SparseTensor([[row, 0] for row in range(len(ids))], list(ids), [len(ids), 1])
-    buckets = [hash_ids(raw, num_buckets, salt).values.numpy().tolist() for salt in HASH_SALTS[:num_hashes]]
+    raw = tf.constant(list(ids))
+    buckets = [hash_ids(raw, num_buckets, salt).numpy().tolist() for salt in HASH_SALTS[:num_hashes]]
     return {id_: tuple(sorted(key)) for id_, key in zip(ids, zip(*buckets, strict=True), strict=True)}

@@ -9,10 +9,16 @@ import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
-from pipeline.collisions import IdCounts, count_collisions, describe, find_collisions, read_statistics
+from components.evaluation_report.collisions import (
+    IdCounts,
+    count_collisions,
+    describe,
+    find_collisions,
+    read_statistics,
+)
 from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
+from schemas.hashing import hash_ids
 from schemas.tfmd import make_schema
-from transform.preprocessing import hash_ids
 
 
 def _keys(ids, num_buckets, num_hashes=1):
@@ -20,7 +26,7 @@ def _keys(ids, num_buckets, num_hashes=1):
     salts = ["", "\0second hash"][:num_hashes]
 
     def bucket(id_, salt):
-        return int(hash_ids(tf.SparseTensor([[0, 0]], [str(id_)], [1, 1]), num_buckets, salt).values[0])
+        return int(hash_ids(tf.constant([str(id_)]), num_buckets, salt)[0])
 
     return {id_: tuple(sorted(bucket(id_, salt) for salt in salts)) for id_ in ids}
 

@@ -1,17 +1,14 @@
-"""Which model a warm start goes on from."""
+"""Which model a warm start goes on from, and which one a new model is compared with."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-
 from ml_metadata import MetadataStore
-from ml_metadata.proto.metadata_store_pb2 import Artifact as Record
-from ml_metadata.proto.metadata_store_pb2 import Event
 from tfx.dsl.components.common.resolver import ResolverStrategy
+from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
 from tfx.types.artifact import Artifact
 
-_DAYS = "days"  # the property of ImpressionLogExampleGen's Examples: JSON of the days by split
+from components.earlier.days import days_of, examples_among, inputs_of
+from components.model_pusher.versions import ROLLED_BACK
 
 
 class EarlierModelStrategy(ResolverStrategy):
@@ -20,6 +17,8 @@ class EarlierModelStrategy(ResolverStrategy):
     The latest blessed one would not do. Where a run is repeated, that is the model of the same days: it would learn
     them twice, and the Trainer's cache would never be right. Where an older day is run again, it is a model that has
     learned the days that it is then evaluated on.
+
+    A model that a rollback has taken out of service is passed over.
 
     Inputs: `examples`, the run's; `model` and `model_blessing`, all there are. Outputs: the same keys; `model` and
     `model_blessing` are empty where there is no such model.
@@ -35,39 +34,37 @@ class EarlierModelStrategy(ResolverStrategy):
             input_dict: The inputs.
         """
         (examples,) = input_dict["examples"]
-        last_day = _days(examples.mlmd_artifact, "train")[-1]
+        last_day = days_of(examples.mlmd_artifact, "train")[-1]
         blessings = {
             blessing.get_int_custom_property("current_model_id"): blessing
             for blessing in input_dict["model_blessing"]
             if blessing.get_int_custom_property("blessed")
         }
         for model in sorted(input_dict["model"], key=lambda model: model.id, reverse=True):
-            if model.id in blessings:
-                learned = [day for found in _examples_of(store, model.id) for day in _days(found, "train")]
+            if model.id in blessings and not model.get_string_custom_property(ROLLED_BACK):
+                # Transform's inputs, whose outputs are the Trainer's.
+                origins = examples_among(store, inputs_of(store, inputs_of(store, [model.id])))
+                learned = [day for found in origins for day in days_of(found, "train")]
                 if learned and max(learned) < last_day:
                     return {"examples": [examples], "model": [model], "model_blessing": [blessings[model.id]]}
         return {"examples": [examples], "model": [], "model_blessing": []}
 
 
-def _days(examples: Record, split: str) -> list[str]:
-    """Returns a split's days, oldest first, as YYYY-MM-DD."""
-    return list(json.loads(examples.custom_properties[_DAYS].string_value)[split])
+class BaselineStrategy(LatestBlessedModelStrategy):
+    """Resolves the latest blessed model that no rollback has taken out of service.
 
+    Inputs and outputs: `model` and `model_blessing`; the outputs are empty where there is no such model.
+    """
 
-def _examples_of(store: MetadataStore, model_id: int) -> Iterator[Record]:
-    """Yields the Examples that a model was trained on: Transform's inputs, whose outputs are the Trainer's."""
-    for record in store.get_artifacts_by_id(_inputs(store, _inputs(store, [model_id]))):
-        if _DAYS in record.custom_properties:
-            yield record
+    def resolve_artifacts(
+        self, store: MetadataStore, input_dict: dict[str, list[Artifact]]
+    ) -> dict[str, list[Artifact]]:
+        """See the class.
 
-
-def _inputs(store: MetadataStore, artifact_ids: Iterable[int]) -> list[int]:
-    """Returns the inputs of the executions that made artifacts."""
-    made_by = {
-        event.execution_id
-        for event in store.get_events_by_artifact_ids(list(artifact_ids))
-        if event.type == Event.OUTPUT
-    }
-    return sorted(
-        {event.artifact_id for event in store.get_events_by_execution_ids(list(made_by)) if event.type == Event.INPUT}
-    )
+        Args:
+            store: The metadata store.
+            input_dict: The inputs.
+        """
+        models = [model for model in input_dict["model"] if not model.get_string_custom_property(ROLLED_BACK)]
+        resolved: dict[str, list[Artifact]] = super().resolve_artifacts(store, input_dict | {"model": models})
+        return resolved

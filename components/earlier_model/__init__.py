@@ -1,1 +1,0 @@
-"""The latest blessed model of earlier days."""

@@ -1,0 +1,1 @@
+"""One HTML page by which a person can judge a model."""

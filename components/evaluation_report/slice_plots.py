@@ -1,0 +1,80 @@
+"""The charts of the slices and of the fields, each a row with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from components.evaluation_report import charts
+from components.evaluation_report.charts import Spec, quantitative, tooltip
+
+ROW_HEIGHT, AXES_HEIGHT = 26, 80  # in pixels; the latter with the legend
+
+_ZERO: Spec = {
+    "data": {"values": [{"zero": 0}]},
+    "mark": {"type": "rule", "stroke": "var(--muted)"},
+    "encoding": {"x": {"field": "zero", "type": "quantitative"}},
+}
+_SLICE_AXIS = {"title": None, "labelLimit": 170, "grid": False, "domain": False, "ticks": False}
+
+
+def slice_chart(models: Sequence[str]) -> Spec:
+    """Returns the plot of a metric against the slices, each with its interval; the page puts the rows in.
+
+    Args:
+        models: What is beside each other: `candidate` and `baseline`, or their `difference`.
+
+    A row has `label`, `model`, `examples`, `value`, `low`, `high` and `overall`, the metric of all impressions.
+    """
+    tips = tooltip(
+        ("label", "Slice", ""),
+        ("model", "Model", ""),
+        ("examples", "Examples", ",.0f"),
+        ("value", "Value", ".4f"),
+        ("low", "95% from", ".4f"),
+        ("high", "to", ".4f"),
+    )
+    position: Spec = {"y": {"field": "label", "type": "nominal", "sort": None, "axis": _SLICE_AXIS}}
+    colors = {"range": ["var(--candidate)", "var(--baseline)"][: len(models)]}
+    color: Spec = {"field": "model", "type": "nominal", "scale": {"domain": list(models)} | colors}
+    if len(models) == 1:
+        color["legend"] = None
+    overall = {
+        "transform": [{"aggregate": [{"op": "mean", "field": "overall", "as": "overall"}], "groupby": ["model"]}],
+        "mark": {"type": "rule", "strokeDash": [4, 4], "opacity": 0.7},
+        "encoding": {"x": quantitative("overall", "", nice=True), "color": color},
+    }
+    value = {"x": quantitative("value", "dashed: all impressions", nice=True)}
+    offset = {"field": "model", "type": "nominal", "scale": {"domain": list(models)}}
+    layers = charts.interval(position, value, "low", "high", color, tips, yOffset=offset)
+    layers += [] if len(models) > 1 else [_ZERO]
+    return charts.chart([overall, *layers], None)
+
+
+def size_chart() -> Spec:
+    """Returns the plot of a metric against the slices' sizes; the page puts the rows in, see `slice_chart`."""
+    tips = tooltip(("label", "Slice", ""), ("examples", "Examples", ",.0f"), ("value", "Value", ".4f"))
+    x = quantitative("examples", "examples (log scale)", "~s", type="log")
+    encoding = {"x": x, "y": quantitative("value", ""), "tooltip": tips}
+    overall = {
+        "transform": [{"aggregate": [{"op": "mean", "field": "overall", "as": "overall"}]}],
+        "mark": {"type": "rule", "strokeDash": [4, 4], "stroke": "var(--muted)"},
+        "encoding": {"y": {"field": "overall", "type": "quantitative"}},
+    }
+    dots = {"type": "point", "filled": True, "size": 40, "opacity": 0.6, "color": "var(--candidate)"}
+    return charts.chart([overall, {"mark": dots, "encoding": encoding}], None)
+
+
+def importance_chart(importance: Mapping[str, Any]) -> Spec:
+    """Returns the plot of the permutation importance, the greatest first.
+
+    Args:
+        importance: The figure of each field.
+    """
+    rows = [{"field": field, **figure} for field, figure in importance.items()]
+    rows.sort(key=lambda row: -row["value"])
+    tips = tooltip(("field", "Field", ""), ("value", "Loss", ".4f"), ("low", "95% from", ".4f"), ("high", "to", ".4f"))
+    position: Spec = {"y": {"field": "field", "type": "nominal", "sort": None, "axis": _SLICE_AXIS}}
+    value = {"x": quantitative("value", "lost", zero=True, nice=True)}
+    layers = charts.interval(position, value, "low", "high", {"value": "var(--candidate)"}, tips)
+    return charts.chart(layers, rows, height=ROW_HEIGHT * len(rows) + AXES_HEIGHT)

@@ -1,0 +1,80 @@
+"""The charts over epochs and over runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from components.evaluation_report import charts
+from components.evaluation_report.charts import Spec, quantitative, tooltip
+from components.evaluation_report.metrics import find_metric
+
+
+def training_charts(training: Mapping[str, Any]) -> dict[str, Spec]:
+    """Returns the charts of a training's epochs: `loss`, `auc` and `terms`.
+
+    Args:
+        training: The `TrainingLog`, as in `report.json`.
+    """
+    groups = {
+        "loss": {"loss": "training split", "val_log_loss": "eval split"},
+        "auc": {"val_auc": "eval split"},
+        "terms": {"val_linear": "linear", "val_fm": "FM", "val_deep": "deep"},
+    }
+    titles = {"loss": "log loss", "auc": "AUC", "terms": "mean magnitude, in logits"}
+    return {name: _epochs(training, group, titles[name]) for name, group in groups.items()}
+
+
+def _epochs(training: Mapping[str, Any], figures: Mapping[str, str], title: str) -> Spec:
+    rows = [
+        {"epoch": number, "what": label, "value": epoch[name]}
+        for number, epoch in enumerate(training["epochs"], start=1)
+        for name, label in figures.items()
+        if epoch.get(name) is not None
+    ]
+    colors = ["var(--candidate)", "var(--baseline)", "var(--muted)"]
+    color: Spec = {"field": "what", "type": "nominal", "scale": {"domain": list(figures.values()), "range": colors}}
+    if len(figures) == 1:
+        color["legend"] = None
+    x = quantitative("epoch", "epoch (dashed: the one that was kept)", "d")
+    x["axis"]["tickMinStep"] = 1
+    tips = tooltip(("what", "What", ""), ("epoch", "Epoch", "d"), ("value", "Value", ".4f"))
+    best = {
+        "data": {"values": [{"epoch": training["best_epoch"]}]},
+        "mark": {"type": "rule", "stroke": "var(--muted)", "strokeDash": [4, 4]},
+        "encoding": {"x": {"field": "epoch", "type": "quantitative"}},
+    }
+    return charts.chart([best, *charts.lines(x, quantitative("value", title), color, tips)], rows, height=200)
+
+
+def history_charts(runs: Sequence[Mapping[str, Any]]) -> dict[str, Spec]:
+    """Returns a chart for each metric: its value, with the interval, over the runs.
+
+    Args:
+        runs: Each with `made_at`, `run_id`, `state` (`pushed`, `blessed` or `not blessed`) and `metrics`, the figures
+            by the metric's name.
+    """
+    names = list(dict.fromkeys(name for run in runs for name in run["metrics"]))
+    return {name: _over_runs(runs, name) for name in names}
+
+
+def _over_runs(runs: Sequence[Mapping[str, Any]], name: str) -> Spec:
+    rows = [
+        {"made_at": run["made_at"], "run": run["run_id"], "state": run["state"], **run["metrics"][name]}
+        for run in runs
+        if name in run["metrics"]
+    ]
+    title = find_metric(name).label
+    interval = (("low", "95% from", ".4f"), ("high", "to", ".4f"))
+    tips = tooltip(("run", "Run", ""), ("state", "State", ""), ("value", title, ".4f"), *interval)
+    domain = ["pushed", "blessed", "not blessed"]
+    states = {"domain": domain, "range": ["var(--good)", "var(--candidate)", "var(--bad)"]}
+    shapes = {"domain": domain, "range": ["diamond", "circle", "cross"]}
+    position = {"x": {"field": "made_at", "type": "temporal", "axis": {"title": None}}}
+    value = {"y": quantitative("value", title)}
+    color = {"field": "state", "type": "nominal", "scale": states}
+    line = {"mark": {"type": "line", "stroke": "var(--muted)", "strokeWidth": 1}, "encoding": {**position, **value}}
+    points = charts.interval(position, value, "low", "high", color, tips)
+    points[1]["encoding"]["shape"] = {"field": "state", "type": "nominal", "scale": shapes}
+    points[1]["mark"]["size"] = 90
+    return charts.chart([line, *points], rows, height=220)

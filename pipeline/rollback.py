@@ -1,0 +1,169 @@
+"""Takes the model in service back: the version before it becomes the newest one."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import pathlib
+
+from ml_metadata import MetadataStore, errors
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from components.model_pusher.versions import (
+    ROLLED_BACK,
+    Source,
+    list_versions,
+    publish,
+    read_source,
+    version_path,
+)
+from pipeline.config import PipelineConfig
+
+
+class RollbackError(RuntimeError):
+    """There is nothing to go back to; the message says what there is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollback:
+    """What a rollback came to.
+
+    Attributes:
+        version: The newest version now.
+        restored_from: The version that it is a copy of.
+        model_uri: The model in it.
+        taken_back: The versions whose models no run pushes, compares with or goes on from any more.
+    """
+
+    version: int
+    restored_from: int
+    model_uri: str
+    taken_back: tuple[int, ...]
+
+
+def roll_back(config: PipelineConfig, to: int | None = None) -> Rollback:
+    """Makes an earlier version the newest one again, as a copy, and records that in the metadata store.
+
+    Model servers take the highest version, so the copy gets a higher one than all. The models of the versions that it
+    replaces are marked in the metadata store. The order is: mark, publish, record. Cut off in between, a second call
+    ends what the first has begun.
+
+    Args:
+        config: The pipeline's settings. The caller holds the pipeline's lock.
+        to: The version to go back to; None for the newest one that holds another model than the one in service, and
+            none that was taken back before.
+
+    Raises:
+        RollbackError: There is no such version, or no metadata store.
+    """
+    home = pathlib.Path(config.runs_dir).resolve() / config.name
+    serving = str(home / "serving")
+    store = _open_store(home / "metadata.sqlite")
+    versions = list_versions(serving)
+    if not versions:
+        raise RollbackError(f"no version in {serving}")
+    newest = read_source(serving, versions[-1])
+    if newest and newest.restored_from and _find_push(store, versions[-1]) is None:
+        target, version, source = newest.restored_from, versions[-1], newest
+    else:
+        target = _choose(store, serving, versions, to)
+        source = read_source(serving, target) or Source(0, "", "")
+        replaced = [version for version in versions if version > target]
+        _mark(store, [found for found in (read_source(serving, v) for v in replaced) if found], keep=source)
+        copy = dataclasses.replace(source, restored_from=target)
+        version = publish(version_path(serving, target), serving, copy)
+    taken_back = tuple(v for v in versions if target < v < version)
+    result = Rollback(version, target, source.model_uri, taken_back)
+    _record(store, config.name, serving, result)
+    return result
+
+
+def _open_store(file: pathlib.Path) -> MetadataStore:
+    if not file.is_file():
+        raise RollbackError(f"no metadata store {file}: has the pipeline run with this runs_dir?")
+    config = mlmd.ConnectionConfig()
+    config.sqlite.filename_uri = str(file)
+    return MetadataStore(config)
+
+
+def _choose(store: MetadataStore, serving: str, versions: list[int], to: int | None) -> int:
+    """Returns the version to go back to."""
+    *earlier, newest = versions
+    if to is not None:
+        if to not in earlier:
+            known = ", ".join(map(str, earlier)) or "none"
+            raise RollbackError(f"no version {to} before the newest, {newest}; there are: {known}")
+        return to
+    current = read_source(serving, newest)
+    for version in reversed(earlier):
+        source = read_source(serving, version)
+        if source is None:
+            return version
+        if current is None or (source.sha256 != current.sha256 and not _is_taken_back(store, source)):
+            return version
+    raise RollbackError(
+        f"no version to go back to in {serving}: all {len(versions)} hold the model in service, or one that was taken "
+        "back before; `--to VERSION` takes any"
+    )
+
+
+def _models(store: MetadataStore, source: Source) -> list[mlmd.Artifact]:
+    """Returns the Model artifact of a source; none where this metadata store does not know it."""
+    return [model for model in store.get_artifacts_by_id([source.model_id]) if model.uri == source.model_uri]
+
+
+def _is_taken_back(store: MetadataStore, source: Source) -> bool:
+    return any(ROLLED_BACK in model.custom_properties for model in _models(store, source))
+
+
+def _mark(store: MetadataStore, sources: list[Source], keep: Source) -> None:
+    """Marks the models as taken back, and the one to keep as not."""
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    models = {model.id: model for source in sources for model in _models(store, source)}
+    for model in models.values():
+        model.custom_properties[ROLLED_BACK].string_value = now
+    for model in _models(store, keep):
+        model.custom_properties.pop(ROLLED_BACK, None)
+        models[model.id] = model
+    store.put_artifacts(list(models.values()))
+
+
+def _find_push(store: MetadataStore, version: int) -> mlmd.Artifact | None:
+    """Returns the PushedModel artifact of a version."""
+    pushed = [
+        artifact
+        for artifact in store.get_artifacts_by_type("PushedModel")
+        if artifact.custom_properties["pushed_version"].string_value == str(version)
+    ]
+    return pushed[-1] if pushed else None
+
+
+def _record(store: MetadataStore, pipeline: str, serving: str, result: Rollback) -> None:
+    """Writes an execution of type Rollback, with the PushedModel that was restored and the one that it has made."""
+    execution = mlmd.Execution(
+        type_id=store.put_execution_type(mlmd.ExecutionType(name="Rollback")),
+        last_known_state=mlmd.Execution.COMPLETE,
+    )
+    execution.custom_properties["restored_from"].string_value = str(result.restored_from)
+    execution.custom_properties["taken_back"].string_value = ",".join(map(str, result.taken_back))
+    before = _find_push(store, result.restored_from)
+    pushed = mlmd.Artifact(
+        type_id=store.get_artifact_type("PushedModel").id,
+        uri=before.uri if before else version_path(serving, result.restored_from),
+        state=mlmd.Artifact.LIVE,
+    )
+    pushed.custom_properties["pushed"].int_value = 1
+    pushed.custom_properties["pushed_destination"].string_value = version_path(serving, result.version)
+    pushed.custom_properties["pushed_version"].string_value = str(result.version)
+    events = [(pushed, mlmd.Event(type=mlmd.Event.OUTPUT, path=_path("pushed_model")))]
+    if before:
+        events.insert(0, (before, mlmd.Event(type=mlmd.Event.INPUT, path=_path("restored"))))
+    try:
+        contexts = [store.get_context_by_type_and_name("pipeline", pipeline)]
+    except errors.NotFoundError:
+        contexts = []
+    store.put_execution(execution, events, [context for context in contexts if context])
+
+
+def _path(key: str) -> mlmd.Event.Path:
+    return mlmd.Event.Path(steps=[mlmd.Event.Path.Step(key=key), mlmd.Event.Path.Step(index=0)])

@@ -1,0 +1,186 @@
+"""The page in a real browser: what a person sees and does."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from components.evaluation_report.page import render, render_history
+from components.evaluation_report.report import make_report
+from tests.components.evaluation_report import invented
+
+
+def _write(folder, name, num_slices, **evaluation):
+    has_baseline = evaluation.get("has_baseline", True)
+    report = make_report(invented.evaluation(num_slices, **evaluation), invented.context(has_baseline=has_baseline))
+    file = folder / f"{name}.html"
+    file.write_text(render(json.loads(report.to_json())), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """The page of a model that was not blessed, with 40 slices, one of them hostile."""
+    return _write(tmp_path_factory.mktemp("pages"), "report", 40, blessed=False, hostile=True)
+
+
+@pytest.fixture(scope="module")
+def page(browser, file):
+    return browser.open(file)
+
+
+def _column(page, number):
+    """The texts of a column of the table of slices, without the intervals."""
+    cells = f"[...document.querySelectorAll('#slice-table tbody tr > :nth-child({number})')]"
+    return page.evaluate(f"{cells}.map((cell) => cell.firstChild.textContent)")
+
+
+def _numbers(page, number):
+    return [float(text.replace("\N{MINUS SIGN}", "-").replace(",", "")) for text in _column(page, number)]
+
+
+def _settle(page, script):
+    """Does something to the page's controls and waits until the plots have followed."""
+    page.evaluate(f"document.querySelector('#slice-chart').replaceChildren(), {script}, 0")
+    page.wait("document.querySelector('#slice-chart svg') !== null")
+
+
+def _choose(page, control, value):
+    place = f"document.querySelector('#{control}')"
+    _settle(page, f"{place}.value = {json.dumps(value)}, {place}.dispatchEvent(new Event('input'))")
+
+
+def test_it_renders_without_a_complaint_and_asks_the_network_for_nothing(page, file):
+    assert page.complaints() == []
+    assert page.requests() == [file.as_uri()]
+    assert page.evaluate("document.querySelectorAll('.chart svg').length") == 12
+    empty = "[...document.querySelectorAll('.chart svg')].filter((svg) => !svg.querySelector('path[d], line'))"
+    assert page.evaluate(f"{empty}.length") == 0
+    assert page.evaluate("document.querySelector('#verdict h1').textContent") == "\N{BALLOT X} Not blessed"
+
+
+def test_a_hostile_slice_is_shown_and_does_nothing(page):
+    _choose(page, "slice-text", "onerror")
+    assert _column(page, 1) == [f"genres = {invented.HOSTILE}"]
+    page.hover("#slice-chart .mark-symbol.role-mark path")
+    page.wait("document.querySelector('#vg-tooltip-element.visible') !== null")
+    assert invented.HOSTILE in page.evaluate("document.querySelector('#vg-tooltip-element').textContent")
+    assert page.evaluate("document.querySelector('#vg-tooltip-element img, #vg-tooltip-element script')") is None
+    assert page.evaluate("typeof window.hacked") == "undefined"
+    assert page.complaints() == []
+    _choose(page, "slice-text", "")
+
+
+def test_a_column_sorts_both_ways(page):
+    page.click("[data-sort=examples]")
+    descending = _numbers(page, 2)
+    assert descending == sorted(descending, reverse=True)
+    assert page.evaluate("document.querySelector('[data-sort=examples]').parentElement.ariaSort") == "descending"
+    page.click("[data-sort=examples]")
+    ascending = _numbers(page, 2)
+    assert ascending == sorted(ascending)
+    assert ascending[0] < descending[-1]
+    page.click("[data-sort=candidate]")
+    assert _numbers(page, 3) == sorted(_numbers(page, 3), reverse=True)
+
+
+def test_the_worst_come_first(page):
+    page.click("#slice-worst")
+    ends = page.evaluate(
+        "[...document.querySelectorAll('#slice-table tbody tr > :nth-child(5) small')].map((end) => end.textContent)"
+    )
+    best = [float(end.split(" to ")[1].replace("\N{MINUS SIGN}", "-")) for end in ends]
+    assert best == sorted(best)
+    assert len(best) == 25
+
+
+def test_slices_are_filtered_by_size_and_text_and_all_can_be_shown(page):
+    _choose(page, "slice-examples", "100")
+    assert min(_numbers(page, 2)) >= 100
+    number = page.evaluate("document.querySelector('#slice-count').textContent")
+    assert 0 < int(number.split()[2]) < 40
+    _choose(page, "slice-examples", "0")
+    _choose(page, "slice-text", "GENRE 1")
+    assert sorted(_column(page, 1)) == sorted(f"genres = genre {n}" for n in (1, *range(10, 20)))
+    _choose(page, "slice-text", "")
+    assert len(_column(page, 1)) == 25
+    page.click("#slice-more")
+    assert len(_column(page, 1)) == 40
+
+
+def test_the_plots_follow_the_metric(page):
+    before = _numbers(page, 3)
+    _choose(page, "slice-metric", "log_loss")
+    assert page.evaluate("document.querySelector('#slice-title').textContent") == "Log loss by slice"
+    assert page.evaluate("document.querySelector('[data-sort=candidate]').textContent") == "Log loss"
+    assert _numbers(page, 3) != before
+    _choose(page, "slice-metric", "auc")
+
+
+def test_a_curve_has_tooltips(page):
+    page.hover("[data-chart=roc] .mark-symbol.role-mark path:nth-child(100)")
+    page.wait("document.querySelector('#vg-tooltip-element.visible') !== null")
+    text = page.evaluate("document.querySelector('#vg-tooltip-element').innerText")
+    assert "Precision" in text
+    assert "candidate" in text or "baseline" in text
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_wider_than_the_window_and_text_stands_out(browser, file, screenshots, width, scheme):
+    page = browser.open(file, width=width, scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    ink, paper = (
+        page.evaluate(f"getComputedStyle(document.body).{name}.match(/\\d+/g).map(Number)")
+        for name in ("color", "backgroundColor")
+    )
+    assert _contrast(ink, paper) > 7
+    assert (sum(ink) > sum(paper)) == (scheme == "dark")
+    label = page.evaluate(
+        "getComputedStyle(document.querySelector('[data-chart=roc] text')).fill.match(/\\d+/g).map(Number)"
+    )
+    assert _contrast(label, paper) > 4.5  # the chart's text has the page's colours
+    page.screenshot(screenshots / f"report-{width}-{scheme}.png")
+
+
+def _contrast(one, other):
+    """Contrast of two colours by WCAG 2."""
+
+    def luminance(color):
+        linear = [c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in color]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted([luminance(one), luminance(other)])
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_it_prints(browser, file, screenshots):
+    page = browser.open(file, scheme="dark")
+    page.pdf(screenshots / "report.pdf")
+    printed = (screenshots / "report.pdf").read_bytes()
+    assert printed.startswith(b"%PDF")
+    assert 3 <= printed.count(b"/Type /Page\n") <= 12
+
+
+def test_a_first_model_and_a_thousand_slices_render(browser, tmp_path):
+    first = browser.open(_write(tmp_path, "first", 5, has_baseline=False))
+    assert first.complaints() == []
+    assert len(_column(first, 1)) == 5
+    many = browser.open(_write(tmp_path, "many", 1_000))
+    assert many.complaints() == []
+    assert len(_column(many, 1)) == 25
+
+
+def test_the_history_renders(browser, tmp_path, screenshots):
+    runs = [
+        {"made_at": f"2026-11-0{day}T10:00:00+00:00", "run_id": f"run {day}", "state": state, "failures": [],
+         "metrics": {"auc": {"value": 0.7 + day / 100, "low": 0.69, "high": 0.8}}, "report": None}
+        for day, state in ((1, "pushed"), (2, "not blessed"), (3, "blessed"))
+    ]  # fmt: skip
+    file = tmp_path / "history.html"
+    file.write_text(render_history("movielens", runs), encoding="utf-8")
+    page = browser.open(file)
+    assert page.complaints() == []
+    assert page.evaluate("document.querySelectorAll('.chart svg .mark-symbol.role-mark path').length") == 3
+    page.screenshot(screenshots / "history.png")

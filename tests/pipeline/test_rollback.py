@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import pytest
+from ml_metadata import MetadataStore
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from components.model_pusher.versions import Source, digest, list_versions, publish, read_source, version_path
+from pipeline import rollback as module
+from pipeline.config import PipelineConfig
+from pipeline.rollback import RollbackError, roll_back
+
+
+class Pushed:
+    """A pipeline that has pushed some models, as TFX and the Pusher leave it."""
+
+    def __init__(self, folder):
+        self.config = PipelineConfig(name="shop", runs_dir=str(folder))
+        self.home = folder / "shop"
+        self.home.mkdir()
+        self.serving = str(self.home / "serving")
+        config = mlmd.ConnectionConfig()
+        config.sqlite.filename_uri = str(self.home / "metadata.sqlite")
+        config.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+        self.store = MetadataStore(config)
+        self._types = {
+            name: self.store.put_artifact_type(mlmd.ArtifactType(name=name)) for name in ("Model", "PushedModel")
+        }
+        context_type = self.store.put_context_type(mlmd.ContextType(name="pipeline"))
+        (self.context,) = self.store.put_contexts([mlmd.Context(type_id=context_type, name="shop")])
+
+    def push(self, content):
+        """Pushes a model; returns its version."""
+        folder = self.home / "root" / content
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            (folder / "saved_model.pb").write_text(content)
+            self.store.put_artifacts([mlmd.Artifact(type_id=self._types["Model"], uri=str(folder))])
+        (model,) = self.store.get_artifacts_by_uri(str(folder))
+        version = publish(str(folder), self.serving, Source(model.id, str(folder), digest(str(folder))))
+        pushed = mlmd.Artifact(type_id=self._types["PushedModel"], uri=str(folder))
+        pushed.custom_properties["pushed_version"].string_value = str(version)
+        self.store.put_artifacts([pushed])
+        return version
+
+    def in_service(self):
+        with open(f"{version_path(self.serving, list_versions(self.serving)[-1])}/saved_model.pb") as content:
+            return content.read()
+
+    def taken_back(self):
+        """Contents of the models that are marked."""
+        models = self.store.get_artifacts_by_type("Model")
+        return sorted(model.uri.rpartition("/")[2] for model in models if "rolled_back" in model.custom_properties)
+
+
+@pytest.fixture
+def shop(tmp_path):
+    return Pushed(tmp_path)
+
+
+def test_the_version_before_becomes_the_newest_and_that_is_recorded(shop):
+    first, second = shop.push("a"), shop.push("b")
+    done = roll_back(shop.config)
+    assert (done.restored_from, done.taken_back) == (first, (second,))
+    assert list_versions(shop.serving) == [first, second, done.version]
+    assert shop.in_service() == "a"
+    assert shop.taken_back() == ["b"]
+    source = read_source(shop.serving, done.version)
+    assert (source.model_uri, source.restored_from) == (str(shop.home / "root" / "a"), first)
+    (execution,) = shop.store.get_executions_by_type("Rollback")
+    assert execution.custom_properties["restored_from"].string_value == str(first)
+    assert execution.custom_properties["taken_back"].string_value == str(second)
+    assert shop.store.get_executions_by_context(shop.context)[0].id == execution.id
+    events = shop.store.get_events_by_execution_ids([execution.id])
+    artifacts = {event.type: shop.store.get_artifacts_by_id([event.artifact_id])[0] for event in events}
+    assert artifacts[mlmd.Event.INPUT].custom_properties["pushed_version"].string_value == str(first)
+    made = artifacts[mlmd.Event.OUTPUT].custom_properties
+    assert made["pushed_version"].string_value == str(done.version)
+    assert made["pushed_destination"].string_value == version_path(shop.serving, done.version)
+
+
+def test_a_second_rollback_goes_further_back_and_a_third_finds_nothing(shop):
+    for content in ("a", "b", "c"):
+        shop.push(content)
+    roll_back(shop.config)
+    assert shop.in_service() == "b"
+    roll_back(shop.config)
+    assert shop.in_service() == "a"
+    assert shop.taken_back() == ["b", "c"]
+    with pytest.raises(RollbackError, match=r"no version to go back to in .*all 5 hold"):
+        roll_back(shop.config)
+    assert shop.in_service() == "a"
+
+
+def test_a_version_can_be_named_even_one_that_was_taken_back(shop):
+    first, second = shop.push("a"), shop.push("b")
+    shop.push("c")
+    roll_back(shop.config, to=first)
+    assert (shop.in_service(), shop.taken_back()) == ("a", ["b", "c"])
+    roll_back(shop.config, to=second)
+    assert shop.in_service() == "b"
+    assert "b" not in shop.taken_back()
+
+
+def test_a_version_that_is_not_there_is_an_error_that_lists_what_is(shop):
+    first, second = shop.push("a"), shop.push("b")
+    with pytest.raises(RollbackError, match=f"no version 5 before the newest, {second}; there are: {first}"):
+        roll_back(shop.config, to=5)
+    assert list_versions(shop.serving) == [first, second]
+    assert shop.taken_back() == []
+
+
+def test_without_a_metadata_store_nothing_is_done(shop):
+    shop.push("a"), shop.push("b")
+    (shop.home / "metadata.sqlite").unlink()
+    with pytest.raises(RollbackError, match=r"no metadata store .*metadata.sqlite"):
+        roll_back(shop.config)
+    assert shop.in_service() == "b"
+
+
+@pytest.mark.parametrize("step", ["publish", "_record"])
+def test_a_rollback_that_is_cut_off_is_ended_by_the_next(shop, monkeypatch, step):
+    shop.push("a")
+    second = shop.push("b")
+    shop.push("c")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, step, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            roll_back(shop.config)
+    done = roll_back(shop.config)
+    assert done.restored_from == second
+    assert shop.in_service() == "b"
+    assert shop.taken_back() == ["c"]
+    assert len(list_versions(shop.serving)) == 4
+    assert len(shop.store.get_executions_by_type("Rollback")) == 1
