@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from typing import Any
 from tfx.dsl.io import fileio
 
 from components.evaluation.results import read_evaluation
+from components.evaluation_report.files import PAGE
 from pipeline.node import NodeResult
 
 METRICS = "metrics"
@@ -23,23 +25,26 @@ KFP_OUTPUTS = {
 }
 
 
-def write_outputs(executor_input: dict[str, Any], result: NodeResult) -> None:
+def write_outputs(executor_input: dict[str, Any], result: NodeResult | None, problem: str = "") -> None:
     """Writes a node's results where KFP's launcher collects them.
 
     Args:
         executor_input: What KFP puts in the place of `{{$}}`: a KFP ExecutorInput in JSON.
-        result: What the node has left.
+        result: What the node has left; None where it has failed and the run goes on without it.
+        problem: Why it has failed.
     """
     outputs = executor_input["outputs"]
     written: dict[str, Any] = {}
     for name, artifact_list in outputs.get("artifacts", {}).items():
         (artifact,) = artifact_list["artifacts"]
-        if name == METRICS:
-            (evaluation,) = result.outputs["evaluation"]
-            artifact["metadata"] = _metrics(evaluation.uri)
+        page = pathlib.Path(_local_path(artifact))
+        if name == METRICS and result:
+            artifact["metadata"] = _metrics(result.outputs["evaluation"][0].uri)
+        elif name == REPORT and result:
+            _copy(os.path.join(result.outputs["report"][0].uri, PAGE), page)
         elif name == REPORT:
-            (report,) = result.outputs["report"]
-            _copy(os.path.join(report.uri, "report.html"), pathlib.Path(_local_path(artifact)))
+            page.parent.mkdir(parents=True, exist_ok=True)
+            page.write_text(f"<p>There is no report: {html.escape(problem)}</p>\n", encoding="utf-8")
         written[name] = {"artifacts": [artifact]}
     file = pathlib.Path(outputs["outputFile"])
     file.parent.mkdir(parents=True, exist_ok=True)

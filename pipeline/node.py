@@ -169,16 +169,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from pipeline.kfp_outputs import write_outputs
     from pipeline.metadata_store import connect
+    from pipeline.pipeline import OPTIONAL_NODES
 
     # As a container's first process, Python would not end by SIGTERM, only by the SIGKILL that follows.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     absl.logging.set_verbosity(absl.logging.INFO)
     logging.getLogger().setLevel(logging.INFO)
     config = with_overrides(config_from_json(options.config), options.overrides)
-    result = launch_node(compile_for_run(config, options.run_id, connect(options.metadata)), options.node)
-    _LOGGER.info("%s: %s", options.node, "taken from the cache" if result.cached else "done")
+    result, problem = None, ""
+    try:
+        result = launch_node(compile_for_run(config, options.run_id, connect(options.metadata)), options.node)
+        _LOGGER.info("%s: %s", options.node, "taken from the cache" if result.cached else "done")
+    except Exception as error:
+        if options.node not in OPTIONAL_NODES:
+            raise
+        _LOGGER.exception("the run goes on without %s", options.node)
+        problem = str(error)
     if options.executor_input:
-        write_outputs(json.loads(options.executor_input), result)
+        write_outputs(json.loads(options.executor_input), result, problem)
 
 
 if __name__ == "__main__":

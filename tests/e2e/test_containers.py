@@ -23,10 +23,6 @@ from pipeline.config import load_config
 
 State = metadata_store_pb2.Execution
 PASSWORD = "a secret"
-NODES = (
-    "CuratedSchemaGen", "ImpressionLogExampleGen", "LatestBlessedModel", "StatisticsGen", "ExampleValidator",
-    "SchemaGate", "Transform", "Trainer", "Evaluator", "Pusher",
-)  # fmt: skip
 SETTINGS = (
     "name=containers",
     "log.path=log",
@@ -60,6 +56,9 @@ class Package:
             order += ready
             waiting = {name: upstream for name, upstream in waiting.items() if name not in ready}
         return order
+
+    def nodes(self):
+        return [task["taskInfo"]["name"] for task in self.ir["root"]["dag"]["tasks"].values()]
 
     def command(self, task, run_id, **parameters):
         defaults = {name: p["defaultValue"] for name, p in self.ir["root"]["inputDefinitions"]["parameters"].items()}
@@ -126,33 +125,45 @@ def _sqlite(path):
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory, write_log):
-    """The two tests' runs at the same time, each node of which is slow to import and keeps one core busy."""
-    roots = {}
-    for name in ("sqlite", "mysql"):
-        roots[name] = tmp_path_factory.mktemp(name)
-        write_log(roots[name] / "log", [f"2026-01-0{day}" for day in range(1, 5)], 1000)
+def mariadb(tmp_path_factory):
+    """A server, or None where there is none."""
+    server = MariaDb(tmp_path_factory.mktemp("mariadb")) if shutil.which("mariadbd") else None
+    yield server
+    if server:
+        server.kill()
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory, write_log, mariadb):
+    """The two tests' runs at the same time: each node is slow to import, and keeps one core busy."""
+    roots = {name: tmp_path_factory.mktemp(name) for name in ("sqlite", "mysql")}
+    for root in roots.values():
+        write_log(root / "log", [f"2026-01-0{day}" for day in range(1, 5)], 1000)
+    on_sqlite = Package(roots["sqlite"], f"sqlite://{roots['sqlite']}/metadata.sqlite")
+    on_mysql = mariadb and Package(
+        roots["mysql"], f"mysql://ctr@127.0.0.1:{mariadb.port}/metadata", METADATA_PASSWORD=PASSWORD
+    )
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        mysql = pool.submit(_one_run_on_mysql, roots["mysql"]) if shutil.which("mariadbd") else None
-        yield pool.submit(_two_runs_on_sqlite, roots["sqlite"]), mysql
+        sqlite = pool.submit(_two_runs, on_sqlite)
+        yield sqlite, mariadb and pool.submit(_one_run_and_a_killed_server, on_mysql, mariadb)
 
 
 def test_two_runs_on_one_sqlite_store(started):
-    package, order = started[0].result()
-    assert len(order) == 10
+    package = started[0].result()
     database = package.root / "metadata.sqlite"
     metrics = package.metrics("first")
     assert metrics["auc"] > 0.55
     assert metrics["blessed"] == 1.0
+    assert "<svg" in (package.outputs / "first/evaluation-report/report").read_text()
     # One execution of the Trainer, too, although its first attempt was killed: the second one has gone on with it.
-    assert _states(_sqlite(database), "first") == {node: [State.COMPLETE] for node in NODES}
+    assert _states(_sqlite(database), "first") == {node: [State.COMPLETE] for node in package.nodes()}
     trainer = package.root / "runs/containers/root/Trainer"
     assert [len(list((trainer / output).iterdir())) for output in ("model", "model_run")] == [1, 1]
-    assert "which an earlier attempt has left" in (package.root / "first-trainer.log").read_text()
+    assert "which an attempt has left that did not end well" in (package.root / "first-trainer.log").read_text()
 
-    repeated = ("LatestBlessedModel", "Evaluator", "Pusher")
+    repeated = ("EarlierStatistics", "LatestBlessedModel", "Evaluator", "EvaluationReport", "Pusher")
     assert _states(_sqlite(database), "second") == {
-        node: [State.COMPLETE if node in repeated else State.CACHED] for node in NODES
+        node: [State.COMPLETE if node in repeated else State.CACHED] for node in package.nodes()
     }
     evaluations = (package.root / "runs/containers/root/Evaluator/evaluation").iterdir()
     _, second = sorted(evaluations, key=lambda folder: int(folder.name))
@@ -162,20 +173,18 @@ def test_two_runs_on_one_sqlite_store(started):
     assert package.served()
 
 
-def _two_runs_on_sqlite(root):
-    package = Package(root, f"sqlite://{root}/metadata.sqlite")
-    order = package.order()
+def _two_runs(package):
     parameters = {"max_epochs": 2, "as_of": "2026-01-03"}
-    for task in order:
+    for task in package.order():
         if task == "trainer":
             _kill_while_it_trains(package, "first", parameters)
         package.run(task, "first", **parameters)
     assert len(package.served()) == 1
-    for task in order:
+    for task in package.order():
         package.run(task, "second", **parameters)
     # A second attempt at what has succeeded: TFX's resolver would add a second baseline.
     package.run("latest-blessed-model", "second", **parameters)
-    return package, order
+    return package
 
 
 def _kill_while_it_trains(package, run_id, parameters):
@@ -250,24 +259,18 @@ def test_a_run_on_mysql_whose_server_is_killed_between_two_nodes(started):
     if started[1] is None:
         pytest.skip("no MariaDB here: apt-get install mariadb-server, as .ci/run does")
     package, states = started[1].result()
-    assert states == {node: [State.COMPLETE] for node in NODES}
+    assert states == {node: [State.COMPLETE] for node in package.nodes()}
     assert len(package.served()) == 1
     assert package.metrics("run")["blessed"] == 1.0
     assert PASSWORD not in (package.root / "pipeline.yaml").read_text()
     assert list(package.root.rglob("*.sqlite")) == []
 
 
-def _one_run_on_mysql(root):
-    (root / "mariadb").mkdir()
-    server = MariaDb(root / "mariadb")
-    try:
-        package = Package(root, f"mysql://ctr@127.0.0.1:{server.port}/metadata", METADATA_PASSWORD=PASSWORD)
-        for task in package.order():
-            if task == "transform":
-                server.kill()
-                server.start()
-            package.run(task, "run", max_epochs=1)
-        store = mysql_metadata_connection_config("127.0.0.1", server.port, "metadata", "ctr", PASSWORD)
-        return package, _states(store, "run")
-    finally:
-        server.kill()
+def _one_run_and_a_killed_server(package, server):
+    for task in package.order():
+        if task == "transform":
+            server.kill()
+            server.start()
+        package.run(task, "run", max_epochs=1)
+    store = mysql_metadata_connection_config("127.0.0.1", server.port, "metadata", "ctr", PASSWORD)
+    return package, _states(store, "run")

@@ -134,6 +134,8 @@ def test_the_evaluation_is_an_output_of_kfp(case):
     ir, _ = _documents(case[2])
     outputs = ir["components"]["comp-evaluator"]["outputDefinitions"]["artifacts"]
     assert outputs["metrics"]["artifactType"]["schemaTitle"] == "system.Metrics"
+    outputs = ir["components"]["comp-evaluation-report"]["outputDefinitions"]["artifacts"]
+    assert outputs["report"]["artifactType"]["schemaTitle"] == "system.HTML"
     assert ir["deploymentSpec"]["executors"]["exec-evaluator"]["container"]["args"][-2:] == [
         "--executor-input",
         "{{$}}",

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+import math
+from types import SimpleNamespace
 
 import pytest
 from tfx.types.standard_artifacts import ModelEvaluation, String
 
 from pipeline import kfp_outputs
-from pipeline.evaluation import Verdict
 from pipeline.node import NodeResult
 
 
@@ -27,27 +28,21 @@ def _artifact(kind, uri):
     return artifact
 
 
-@pytest.mark.parametrize(("specs", "has_baseline"), [([{}], False), ([{}, {"isBaseline": True}], True)])
-def test_metrics_are_the_overall_ones_and_the_verdict(specs, has_baseline, tmp_path, monkeypatch):
-    (tmp_path / "eval_config.json").write_text(json.dumps({"evalConfig": {"modelSpecs": specs}}))
-    asked = []
-
-    def read_verdict(uri, has_baseline):
-        asked.append((uri, has_baseline))
-        return Verdict({"auc": 0.75, "log_loss": 0.5, "calibration": 1.1}, True, ())
-
-    monkeypatch.setattr(kfp_outputs, "read_verdict", read_verdict)
+def test_metrics_are_the_finite_overall_ones_and_the_verdict(tmp_path, monkeypatch):
+    figures = {name: SimpleNamespace(value=value) for name, value in {"auc": 0.75, "gauc": math.nan}.items()}
+    evaluation = SimpleNamespace(overall=SimpleNamespace(candidate=figures), blessed=True)
+    monkeypatch.setattr(kfp_outputs, "read_evaluation", {str(tmp_path): evaluation}.__getitem__)
     result = NodeResult(False, {"evaluation": [_artifact(ModelEvaluation, tmp_path)]})
     kfp_outputs.write_outputs(_executor_input(tmp_path, metrics="minio://bucket/metrics"), result)
     written = json.loads((tmp_path / "out/executor_output.json").read_text())
     assert written["artifacts"]["metrics"]["artifacts"] == [
-        {
-            "name": "metrics",
-            "uri": "minio://bucket/metrics",
-            "metadata": {"auc": 0.75, "log_loss": 0.5, "calibration": 1.1, "blessed": 1.0},
-        }
+        {"name": "metrics", "uri": "minio://bucket/metrics", "metadata": {"auc": 0.75, "blessed": 1.0}}
     ]
-    assert asked == [(str(tmp_path), has_baseline)]
+
+
+def test_a_report_that_failed_is_a_page_that_says_why(tmp_path):
+    kfp_outputs.write_outputs(_executor_input(tmp_path, report=str(tmp_path / "page")), None, "no <font>")
+    assert (tmp_path / "page").read_text() == "<p>There is no report: no &lt;font&gt;</p>\n"
 
 
 def test_the_report_is_copied_to_where_kfp_collects_it(tmp_path):

@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from pipeline.predict import Counts, Model, ModelError, RequestError, load_model, parse_request, predict
 from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
 from schemas.tfmd import make_schema, schema_text
-from trainer.export import SCHEMA_ASSET as EXPORTED_SCHEMA_ASSET
+from trainer.assets import SCHEMA_ASSET as EXPORTED_SCHEMA_ASSET
 
 SPEC = FeatureSpec(
     name="tiny",
