@@ -3,12 +3,8 @@ SHELL := bash
 PYTHON := .venv/bin/python
 SOURCES := pipeline components transform trainer schemas kubeflow tests benchmarks setup.py
 
-<<<<<<< HEAD
 .PHONY: help setup browser run test test-unit lint format lock kubeflow-local \
 	bench-ingest bench-quality bench-speed bench-continuous
-=======
-.PHONY: help setup browser run test test-unit lint format lock bench-ingest bench-quality bench-speed bench-continuous kubeflow-local
->>>>>>> efaf8892899d54dac122ca78cbf863ee2b464468
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
