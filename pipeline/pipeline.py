@@ -15,12 +15,12 @@ from tfx.orchestration.metadata import sqlite_metadata_connection_config
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import trainer_pb2
 from tfx.types.channel import Channel
-from tfx.types.standard_artifacts import ExampleStatistics, Model, ModelBlessing
+from tfx.types.standard_artifacts import ExampleStatistics, Model, ModelBlessing, TransformCache
 
 from components.curated_schema_gen.component import CuratedSchemaGen
 from components.drift_gate.component import DriftGate
+from components.earlier.artifacts import EarlierArtifactStrategy
 from components.earlier.model import BaselineStrategy, EarlierModelStrategy
-from components.earlier.statistics import EarlierStatisticsStrategy
 from components.evaluation.component import GatedEvaluator
 from components.evaluation.extractors import custom_extractors
 from components.evaluation_report.component import EvaluationReport
@@ -28,6 +28,7 @@ from components.impression_log_example_gen.component import ImpressionLogExample
 from components.model_pusher.component import ModelPusher
 from components.schema_gate.component import SchemaGate
 from components.serving_check.component import ServingCheck
+from components.transform_by_day.component import TransformByDay
 from pipeline.config import PipelineConfig, config_to_json
 from pipeline.evaluation import make_eval_config
 from pipeline.fingerprint import source_fingerprint
@@ -73,6 +74,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         timestamp_unit=config.log.timestamp_unit,
         max_raw_length=config.log.max_raw_length,
         max_bad_fraction=config.log.max_bad_fraction,
+        by_day=config.transform.analyzer_cache,
         quarantine=str(home / "quarantine"),
         source_fingerprint=_digest(components_sources, repr(spec)),
     )
@@ -85,7 +87,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         source_fingerprint=components_sources,
     )
     earlier_statistics = Resolver(
-        strategy_class=EarlierStatisticsStrategy,
+        strategy_class=EarlierArtifactStrategy,
         examples=example_gen.outputs["examples"],
         statistics=Channel(type=ExampleStatistics),
     ).with_id("EarlierStatistics")
@@ -95,7 +97,14 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         bounds=config.drift.bounds_of(spec),
         source_fingerprint=components_sources,
     )
-    transform = Transform(
+    earlier_analysis = None
+    if config.transform.analyzer_cache:
+        earlier_analysis = Resolver(
+            strategy_class=EarlierArtifactStrategy,
+            examples=example_gen.outputs["examples"],
+            analyzer_cache=Channel(type=TransformCache),
+        ).with_id("EarlierAnalysis")
+    transform = (TransformByDay if earlier_analysis else Transform)(
         examples=example_gen.outputs["examples"],
         schema=gate.outputs["schema"],
         preprocessing_fn=_dotted_path(preprocessing_fn),
@@ -103,8 +112,10 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             "features": config.features,
             "fingerprint": _digest(source_fingerprint("transform", "schemas"), repr(spec)),
         },
+        analyzer_cache=earlier_analysis.outputs["analyzer_cache"] if earlier_analysis else None,
+        disable_analyzer_cache=not earlier_analysis,
         disable_statistics=True,
-    )
+    ).with_id("Transform")
     transform.add_upstream_node(drift_gate)
     training = {
         "features": config.features,
@@ -195,6 +206,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             gate,
             earlier_statistics,
             drift_gate,
+            *([earlier_analysis] if earlier_analysis else []),
             transform,
             *([tuner] if tuner else []),
             *([earlier] if earlier else []),

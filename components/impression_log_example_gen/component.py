@@ -30,6 +30,7 @@ class ImpressionLogExampleGenSpec(ComponentSpec):
         "timestamp_unit": ExecutionParameter(type=str),
         "max_raw_length": ExecutionParameter(type=int),
         "max_bad_fraction": ExecutionParameter(type=float),
+        "by_day": ExecutionParameter(type=int),
         "quarantine": ExecutionParameter(type=str),
         "source_fingerprint": ExecutionParameter(type=str),
     }
@@ -66,6 +67,7 @@ class ImpressionLogExampleGen(BaseBeamComponent):
         timestamp_unit: str = "s",
         max_raw_length: int = 10_000,
         max_bad_fraction: float = 0.01,
+        by_day: bool = False,
     ) -> None:
         """Makes the component.
 
@@ -85,6 +87,8 @@ class ImpressionLogExampleGen(BaseBeamComponent):
             timestamp_unit: What the timestamp counts since 1970-01-01 UTC: "s", "ms" or "us". Examples have seconds.
             max_raw_length: How many values a list may have.
             max_bad_fraction: Which share of the rows may be bad, in [0, 1].
+            by_day: Whether each file of a partitioned log's Examples has rows of one day only: its name has
+                the day, and a digest of the values of all rows that were read together.
         """
         super().__init__(
             spec=ImpressionLogExampleGenSpec(
@@ -98,6 +102,7 @@ class ImpressionLogExampleGen(BaseBeamComponent):
                 timestamp_unit=timestamp_unit,
                 max_raw_length=max_raw_length,
                 max_bad_fraction=float(max_bad_fraction),
+                by_day=int(by_day),
                 quarantine=quarantine,
                 source_fingerprint=source_fingerprint,
                 examples=Channel(type=Examples),

@@ -57,7 +57,11 @@ class Executor(BaseBeamExecutor):
         staging = os.path.join(self._get_tmp_dir(), uuid.uuid4().hex)
         fileio.makedirs(staging)
         outcome = ingest(
-            self._make_beam_pipeline, plan_portions(window), columns, Column(key, None) if key else None, staging
+            self._make_beam_pipeline,
+            plan_portions(window, by_day=bool(exec_properties.get("by_day"))),
+            columns,
+            Column(key, None) if key else None,
+            staging,
         )
         name = f"{window.eval.days[-1]}-{exec_properties['input_fingerprint'][:8]}.jsonl"
         bad_rows = os.path.join(exec_properties["quarantine"], name)
@@ -164,8 +168,10 @@ def _move_shards(outcome: Outcome, split: str, folder: str) -> None:
     if fileio.exists(folder):
         fileio.rmtree(folder)
     fileio.makedirs(folder)
-    reports = [report for portion, report in outcome.reports.items() if portion.split == split]
-    shards = [path for report in reports for path, _ in report.shards]
-    for index, path in enumerate(shards):
-        # As TFX's own ExampleGens name them.
-        fileio.rename(path, os.path.join(folder, f"data_tfrecord-{index:05d}-of-{len(shards):05d}.gz"))
+    portions = [(portion, report) for portion, report in outcome.reports.items() if portion.split == split]
+    shards = [(portion.day, path, report.digest) for portion, report in portions for path, _ in report.shards]
+    for index, (day, path, digest) in enumerate(shards):
+        # As TFX's own ExampleGens name them, but for day and digest: by name they are in the order of the log.
+        number = f"{index:05d}-of-{len(shards):05d}"
+        name = f"data_tfrecord-{day}-{number}-{digest}.gz" if day else f"data_tfrecord-{number}.gz"
+        fileio.rename(path, os.path.join(folder, name))

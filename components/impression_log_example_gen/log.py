@@ -119,6 +119,11 @@ def parse_day(text: str, name: str) -> datetime.date:
         raise LogError(f"{name} has no day of the form YYYY-MM-DD: rename it, or remove it") from None
 
 
+def day_name(file: pathlib.Path) -> str:
+    """Returns the day of a partitioned log's file, YYYY-MM-DD."""
+    return file.parent.name.removeprefix(_PREFIX)
+
+
 def find_gaps(days: Sequence[datetime.date]) -> list[str]:
     """Returns the days without rows between days with some, oldest first, as YYYY-MM-DD or YYYY-MM-DD to YYYY-MM-DD."""
     gaps, one = [], datetime.timedelta(days=1)

@@ -6,6 +6,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import hashlib
 import os
 import pathlib
 import uuid
@@ -78,6 +79,7 @@ class _PortionWriter:
             self._read_columns += (job.key,)
         self._stack = contextlib.ExitStack()
         self._quarantine: Any = None
+        self._digest = hashlib.sha256() if portion.day else None
         self._shards = None if job.keys else self._stack.enter_context(_ShardWriter(job.folder, self.report.shards))
         self._keys = KeyWriter(job.keys, portion.index, job.num_partitions) if job.keys else None
         self._duplicates = read_duplicates(job.duplicates, portion.index) if job.duplicates else np.zeros(0, np.int64)
@@ -89,6 +91,8 @@ class _PortionWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._digest:
+            self.report.digest = self._digest.hexdigest()
         if self._keys and error is None:
             self._keys.flush()
         self._stack.__exit__(kind, error, trace)
@@ -131,6 +135,8 @@ class _PortionWriter:
         if self._shards:
             lists = checked.lists if is_good.all() else checked.lists.filter(pa.array(is_good))
             self._shards.write(lists)
+            if self._digest:  # of the values, as an Example of the same values may be other bytes each time
+                self._digest.update(lists.serialize())
 
     def _select(self, lists: pa.RecordBatch, bad: dict[int, BadRow], days: Days) -> tuple[np.ndarray[Any, Any], int]:
         """Returns which rows belong to the days, bool [rows], and how many belong to others."""

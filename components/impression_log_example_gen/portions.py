@@ -12,7 +12,7 @@ import itertools
 import pathlib
 from collections.abc import Sequence
 
-from components.impression_log_example_gen.log import EPOCH, LogError, format_of, is_gzip
+from components.impression_log_example_gen.log import EPOCH, LogError, day_name, format_of, is_gzip
 from components.impression_log_example_gen.readers.read import count_rows
 from components.impression_log_example_gen.window import Window
 
@@ -67,15 +67,22 @@ class Portion:
         split: Name of its split.
         index: Its place in the log, from 0: those of the training split come before those of the eval split.
         pieces: What is in it, in order.
+        day: The day of its rows as YYYY-MM-DD, where portions are cut by the day.
     """
 
     split: str
     index: int
     pieces: tuple[Piece, ...]
+    day: str | None = None
 
 
-def plan_portions(window: Window) -> list[Portion]:
+def plan_portions(window: Window, *, by_day: bool = False) -> list[Portion]:
     """Reads the footers of all Parquet files and returns the portions, in the order of the log.
+
+    Args:
+        window: The days.
+        by_day: Whether each portion has rows of one day only, if the log is partitioned: a day's portions are the same
+            then in whichever window it is.
 
     Raises:
         LogError: A split has no rows.
@@ -91,7 +98,8 @@ def plan_portions(window: Window) -> list[Portion]:
                 days = Days(first, last, with_undated=file not in seen)
             pieces.append(_whole(file, days))
         seen |= set(split.files)
-        portions += [Portion(name, len(portions) + index, taken) for index, taken in enumerate(cut(pieces))]
+        for day, of_day in _by_day(pieces) if by_day and window.is_partitioned else [(None, pieces)]:
+            portions += [Portion(name, len(portions) + index, taken, day) for index, taken in enumerate(cut(of_day))]
         if not any(piece.size for piece in pieces):
             raise LogError(f"the {name} split has no rows: its days were emptied since the run began, run again")
     return portions
@@ -119,6 +127,11 @@ def cut(pieces: Sequence[Piece]) -> list[tuple[Piece, ...]]:
         if group:
             groups.append(tuple(group))
     return groups
+
+
+def _by_day(pieces: Sequence[Piece]) -> list[tuple[str | None, list[Piece]]]:
+    """Returns the pieces of each day, whose name is that of their folder, in the order of the log."""
+    return [(day, list(of_day)) for day, of_day in itertools.groupby(pieces, lambda piece: day_name(piece.file))]
 
 
 def _whole(file: pathlib.Path, days: Days | None) -> Piece:

@@ -32,6 +32,7 @@ class Report:
         num_quarantined: Lines that were written to the quarantine file.
         counts: The bad rows, by reason and column.
         shards: The files of Examples, and how many each holds, in order.
+        digest: SHA-256 of the values of the Examples, where portions are cut by the day.
         quarantine: The file of bad rows; None where there are none.
         rows_of_file: The rows of each file that were read.
         ordinals_of_file: Where a file's rows begin and end among the portion's parsed rows, counted from 0.
@@ -44,6 +45,7 @@ class Report:
     num_quarantined: int = 0
     counts: Counts = dataclasses.field(default_factory=Counts)
     shards: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+    digest: str | None = None
     quarantine: str | None = None
     rows_of_file: dict[str, int] = dataclasses.field(default_factory=dict)
     ordinals_of_file: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)

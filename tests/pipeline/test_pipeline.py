@@ -66,6 +66,16 @@ def test_the_tuner_is_between_transform_and_trainer_where_there_are_trials():
         assert json.loads(parameters[arguments])["splits"] == ["train"]
 
 
+def test_the_analyzer_cache_is_of_earlier_days():
+    nodes = _nodes(load_config(None, ["transform.analyzer_cache=true"]))
+    assert {name: set(node.upstream_nodes) for name, node in nodes.items()} == EDGES | {
+        "EarlierAnalysis": {"ImpressionLogExampleGen"},
+        "Transform": EDGES["Transform"] | {"EarlierAnalysis"},
+    }
+    assert "updated_analyzer_cache" in nodes["Transform"].outputs.outputs
+    assert nodes["ImpressionLogExampleGen"].parameters.parameters["by_day"].field_value.int_value == 1
+
+
 def test_transform_and_trainer_are_named_by_their_functions_paths():
     nodes = _nodes(PipelineConfig())
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -127,7 +128,7 @@ def test_a_file_that_changes_while_it_is_read_is_named(write, ingest, make_row, 
         write(f"day={day}/a.parquet", [make_row(1), make_row(2)])
     from components.impression_log_example_gen import executor
 
-    def shrink(window):
+    def shrink(window, **cut):
         portions = plan(window)
         write("day=2026-01-01/a.parquet", [make_row(1)])
         return portions
@@ -196,3 +197,20 @@ def test_every_row_is_an_example_or_in_the_quarantine(
     num_quarantined = sum(ingested.get("quarantined").values())
     assert ingested.get("num_rows") == len(rows) + len(torn) + 2
     assert ingested.get("num_rows") == sum(ingested.get("num_examples").values()) + num_quarantined
+
+
+def test_files_by_day_are_named_by_what_is_in_them(write, make_row, ingest, tmp_path):
+    def name(day):
+        (file,) = (tmp_path / "examples").glob(f"Split-*/data_tfrecord-{day}-*")
+        return re.sub(r"-0000[0-9]-of-0000[0-9]-", "-", file.name)
+
+    for day in ("2026-01-01", "2026-01-02", "2026-01-03"):
+        write(f"day={day}/a.csv", [make_row(1), make_row(2)])
+    ingest(by_day=1)
+    first, second, third = name("2026-01-01"), name("2026-01-02"), name("2026-01-03")
+    assert re.fullmatch(r"data_tfrecord-2026-01-01-[0-9a-f]{64}\.gz", first)
+    write("day=2026-01-02/a.csv", [make_row(1), make_row(3)])
+    ingested = ingest(by_day=1, eval_days=2)
+    assert [row["item"] for row in ingested.train + ingested.eval] == [[1], [2], [1], [3], [1], [2]]
+    assert (name("2026-01-01"), name("2026-01-03")) == (first, third)
+    assert name("2026-01-02") != second

@@ -72,3 +72,16 @@ def test_of_a_flat_logs_file_in_both_splits_one_takes_the_rows_without_a_day(log
     window = choose_window(log, 1, None, timestamp=Column("time", "int64", is_required=True, per_second=1))
     pieces = [piece for portion in plan_portions(window) for piece in portion.pieces]
     assert [piece.days for piece in pieces] == [Days(1, 2, with_undated=True), Days(3, 3, with_undated=False)]
+
+
+def test_portions_by_day_are_the_same_in_every_window(log, write, make_row):
+    for day in ("2026-01-01", "2026-01-02", "2026-01-03"):
+        write(f"day={day}/a.parquet", [make_row(1), make_row(2)])
+    portions = plan_portions(choose_window(log, 1, None), by_day=True)
+    assert [(portion.split, portion.day) for portion in portions] == [
+        ("train", "2026-01-01"),
+        ("train", "2026-01-02"),
+        ("eval", "2026-01-03"),
+    ]
+    later = plan_portions(choose_window(log, 1, 1), by_day=True)
+    assert [portion.pieces for portion in later] == [portion.pieces for portion in portions[1:]]

@@ -7,7 +7,7 @@ from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.types.standard_artifacts import Examples, ExampleStatistics
 
-from components.earlier.statistics import EarlierStatisticsStrategy
+from components.earlier.artifacts import EarlierArtifactStrategy
 
 
 class Runs:
@@ -44,7 +44,7 @@ class Runs:
 
     def resolve(self, examples):
         inputs = {"examples": [examples], "statistics": list(self.statistics)}
-        resolved = EarlierStatisticsStrategy().resolve_artifacts(self.store, inputs)
+        resolved = EarlierArtifactStrategy().resolve_artifacts(self.store, inputs)
         assert set(resolved) == set(inputs)
         return [statistics.id for statistics in resolved["statistics"]]
 

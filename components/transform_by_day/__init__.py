@@ -1,0 +1,1 @@
+"""TFX's Transform, which analyzes a day of the log once."""
