@@ -13,7 +13,8 @@ def run_days(ctr, workplace):
         "name": "days",
         "log.path": "log",
         "log.eval_days": 1,
-        "log.train_days": 1,
+        "log.train_days": 2,
+        "transform.analyzer_cache": "true",
         "training.warm_start": "true",
         "training.max_epochs": 1,
         "training.batch_size": 100,
@@ -39,6 +40,8 @@ def test_days_go_on_from_each_other_and_a_repeated_day_is_cached(run_days):
     assert "cold start: there is no earlier blessed model" in logs[0]
     assert "warm start from" in logs[1]
     assert "nothing is cold" in logs[1]
+    assert "analyzing 1 data set(s), 0 known" in logs[0]
+    assert "analyzing 1 data set(s), 1 known" in logs[1]
     assert summary["blessed"]
     # The first day was compared with nothing, the second with the first.
     assert {found["kind"] for found in summary["drift"]} == {"drift", "skew"}
@@ -48,6 +51,7 @@ def test_days_go_on_from_each_other_and_a_repeated_day_is_cached(run_days):
     assert "warm start from" not in logs[-1]
     assert "✓ Trainer" in output
     assert "cached" in next(line for line in output.splitlines() if "✓ Trainer" in line)
+    assert "cached" in next(line for line in output.splitlines() if "✓ Transform" in line)
 
 
 def test_a_feature_that_has_moved_too_far_stops_the_run_before_it_trains(run_days, workplace, ctr):
