@@ -3,7 +3,9 @@ from __future__ import annotations
 import logging
 
 import pytest
+from tfx.orchestration.metadata import sqlite_metadata_connection_config
 from tfx.proto.orchestration import pipeline_pb2
+from tfx.proto.orchestration.local_deployment_config_pb2 import LocalDeploymentConfig
 
 from pipeline.local import ProgressHandler, ReportingDagRunner, one_line_cause
 from pipeline.node import NodeResult
@@ -63,14 +65,17 @@ def test_the_trainings_log_lines_are_the_running_components_progress():
     assert events == [{"event": "progress", "component": "Trainer", "text": "epoch 1/2"}]
 
 
-def _nodes(*names):
-    pipeline = pipeline_pb2.Pipeline()
+def _nodes(folder, *names):
+    pipeline, deployment = pipeline_pb2.Pipeline(), LocalDeploymentConfig()
+    store = sqlite_metadata_connection_config(str(folder / "metadata.sqlite"))
+    deployment.metadata_connection_config.sqlite.CopyFrom(store.sqlite)
+    pipeline.deployment_config.Pack(deployment)
     for name in names:
         pipeline.nodes.add().pipeline_node.node_info.id = name
     return pipeline
 
 
-def test_a_run_goes_on_without_its_report_and_says_so(monkeypatch):
+def test_a_run_goes_on_without_its_report_and_says_so(monkeypatch, tmp_path):
     def launch(_, node):
         if node == "EvaluationReport":
             raise ValueError("no space left")
@@ -79,18 +84,18 @@ def test_a_run_goes_on_without_its_report_and_says_so(monkeypatch):
     monkeypatch.setattr("pipeline.local.launch_node", launch)
     events = []
     runner = ReportingDagRunner(events.append)
-    runner.run_with_ir(_nodes("Evaluator", "EvaluationReport", "Pusher"))
+    runner.run_with_ir(_nodes(tmp_path, "Evaluator", "EvaluationReport", "Pusher"))
     assert list(runner.results) == ["Evaluator", "Pusher"]
     assert runner.problems == {"EvaluationReport": "no space left"}
     assert {"event": "skipped", "component": "EvaluationReport", "cause": "no space left"} in events
 
 
-def test_a_run_does_not_go_on_without_another_node(monkeypatch):
+def test_a_run_does_not_go_on_without_another_node(monkeypatch, tmp_path):
     def launch(_, node):
         raise ValueError(node)
 
     monkeypatch.setattr("pipeline.local.launch_node", launch)
     runner = ReportingDagRunner(print)
     with pytest.raises(ValueError, match="Evaluator"):
-        runner.run_with_ir(_nodes("Evaluator", "Pusher"))
+        runner.run_with_ir(_nodes(tmp_path, "Evaluator", "Pusher"))
     assert runner.problems == {}
