@@ -68,7 +68,7 @@ def test_the_trainings_log_lines_are_the_running_components_progress():
 def _nodes(folder, *names):
     pipeline, deployment = pipeline_pb2.Pipeline(), LocalDeploymentConfig()
     store = sqlite_metadata_connection_config(str(folder / "metadata.sqlite"))
-    deployment.metadata_connection_config.sqlite.CopyFrom(store.sqlite)
+    deployment.metadata_connection_config.database_connection_config.CopyFrom(store)
     pipeline.deployment_config.Pack(deployment)
     for name in names:
         pipeline.nodes.add().pipeline_node.node_info.id = name
