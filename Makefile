@@ -4,10 +4,10 @@ PYTHON := .venv/bin/python
 SOURCES := pipeline components transform trainer schemas kubeflow tests benchmarks setup.py
 
 .PHONY: help setup browser run test test-unit lint format lock kubeflow-local \
-	bench-ingest bench-quality bench-speed bench-continuous
+	bench-ingest bench-quality bench-speed bench-continuous bench-analyzer-cache
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "%-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## make .venv from the lock file of the stack that fits this machine
 	@requirements/setup.sh
@@ -48,6 +48,9 @@ bench-speed: setup ## training speed by the size of the table, beside three peer
 
 bench-continuous: setup ## ten days of MovieLens-100K: from scratch each day beside warm start
 	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.continuous
+
+bench-analyzer-cache: setup ## Transform of a window that has moved by a day, with and without what was found before
+	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.analyzer_cache
 
 kubeflow-local: setup ## the pipeline in real containers on this machine's Docker engine; see kubeflow/README.md
 	@kubeflow/local.sh

@@ -1,0 +1,92 @@
+"""What the analyzer cache saves where a window has moved by a day: `make bench-analyzer-cache`.
+
+Eight days of Criteo-shaped rows to train on, as TFX's Transform takes them, and with what was found of seven of them
+the day before. Writes `benchmarks/results/analyzer_cache.json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import sys
+import tempfile
+
+import click
+from tfx.components import Transform
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.orchestration.metadata import sqlite_metadata_connection_config
+from tfx.orchestration.pipeline import Pipeline
+from tfx.types.channel import Channel
+from tfx.types.standard_artifacts import TransformCache
+
+from benchmarks import results
+from benchmarks.ingest_data import ROWS_PER_FILE, prepare
+from components.curated_schema_gen.component import CuratedSchemaGen
+from components.earlier.artifacts import EarlierArtifactStrategy
+from components.impression_log_example_gen.component import ImpressionLogExampleGen
+from components.transform_by_day.component import TransformByDay
+from pipeline.local import ReportingDagRunner
+from pipeline.pipeline import LOCAL_BEAM_ARGS
+from schemas.features import load_spec
+from schemas.tfmd import schema_text
+
+FEATURES = "benchmarks.speed_specs:ROWS_10K"
+TRAIN_DAYS = 8
+
+
+def run_day(log: pathlib.Path, home: pathlib.Path, as_of: str, *, cached: bool) -> float:
+    """Runs ingestion and Transform on the days up to one, and returns Transform's seconds."""
+    schema_file = home / "schema.pbtxt"
+    home.mkdir(exist_ok=True)
+    schema_file.write_text(schema_text(load_spec(FEATURES)), encoding="utf-8")
+    example_gen = ImpressionLogExampleGen(
+        log_path=str(log), features=FEATURES, eval_days=1, train_days=TRAIN_DAYS, as_of=as_of, by_day=cached,
+        quarantine=str(home / "quarantine"), source_fingerprint="",
+    )  # fmt: skip
+    schema_gen = CuratedSchemaGen(schema_file=str(schema_file))
+    earlier = Resolver(
+        strategy_class=EarlierArtifactStrategy,
+        examples=example_gen.outputs["examples"],
+        analyzer_cache=Channel(type=TransformCache),
+    ).with_id("EarlierAnalysis")
+    transform = (TransformByDay if cached else Transform)(
+        examples=example_gen.outputs["examples"],
+        schema=schema_gen.outputs["schema"],
+        preprocessing_fn="transform.preprocessing.preprocessing_fn",
+        custom_config={"features": FEATURES},
+        analyzer_cache=earlier.outputs["analyzer_cache"] if cached else None,
+        disable_analyzer_cache=not cached,
+        disable_statistics=True,
+    ).with_id("Transform")
+    runner = ReportingDagRunner(lambda event: None)
+    runner.run(
+        Pipeline(
+            "analyzer_cache",
+            str(home / "root"),
+            components=[example_gen, schema_gen, *([earlier] if cached else []), transform],
+            metadata_connection_config=sqlite_metadata_connection_config(str(home / "metadata.sqlite")),
+            beam_pipeline_args=list(LOCAL_BEAM_ARGS),
+        )
+    )
+    return runner.seconds["Transform"]
+
+
+@click.command()
+def main() -> None:
+    """Measures, prints and writes Transform's seconds."""
+    figures = {"rows to train on": TRAIN_DAYS * ROWS_PER_FILE}
+    log = prepare((TRAIN_DAYS + 2) * ROWS_PER_FILE).resolve() / "parquet"
+    with tempfile.TemporaryDirectory(dir=log.parent) as folder, contextlib.redirect_stdout(sys.stderr):
+        home = pathlib.Path(folder)
+        figures["TFX's Transform"] = run_day(log, home / "plain", "2026-01-10", cached=False)
+        figures["by day, nothing known"] = run_day(log, home / "by_day", "2026-01-09", cached=True)
+        figures["by day, seven of eight days known"] = run_day(log, home / "by_day", "2026-01-10", cached=True)
+    figures = {name: round(seconds, 1) for name, seconds in figures.items()}
+    for name, seconds in figures.items():
+        print(f"{name}: {seconds:,}")
+    ratio = figures["by day, seven of eight days known"] / figures["TFX's Transform"]
+    results.report("analyzer_cache", figures, [results.at_most("seconds, times TFX's Transform", 1.0, round(ratio, 2))])
+
+
+if __name__ == "__main__":
+    main()
