@@ -33,7 +33,7 @@ from pipeline.config import PipelineConfig, config_to_json
 from pipeline.evaluation import make_eval_config
 from pipeline.fingerprint import source_fingerprint
 from pipeline.schema_file import find_schema
-from schemas.features import load_spec
+from schemas.features import NumericFeature, load_spec
 from trainer.run import run_fn
 from trainer.tuner import tuner_fn
 from transform.preprocessing import preprocessing_fn
@@ -62,6 +62,8 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
     spec = load_spec(config.features)
     home = pathlib.Path(config.runs_dir).resolve() / config.name
     components_sources = source_fingerprint("components", "schemas")
+    # Only numbers are analyzed.
+    by_day = config.transform.analyzer_cache and any(isinstance(feature, NumericFeature) for feature in spec.features)
 
     example_gen = ImpressionLogExampleGen(
         log_path=str(pathlib.Path(config.log.path).resolve()),
@@ -74,7 +76,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         timestamp_unit=config.log.timestamp_unit,
         max_raw_length=config.log.max_raw_length,
         max_bad_fraction=config.log.max_bad_fraction,
-        by_day=config.transform.analyzer_cache,
+        by_day=by_day,
         quarantine=str(home / "quarantine"),
         source_fingerprint=_digest(components_sources, repr(spec)),
     )
@@ -98,7 +100,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         source_fingerprint=components_sources,
     )
     earlier_analysis = None
-    if config.transform.analyzer_cache:
+    if by_day:
         earlier_analysis = Resolver(
             strategy_class=EarlierArtifactStrategy,
             examples=example_gen.outputs["examples"],

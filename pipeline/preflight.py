@@ -112,6 +112,11 @@ def _log_problems(config: PipelineConfig) -> Iterator[str]:
         is_movielens = config.features == "schemas.movielens:MOVIELENS" and not path.exists()
         yield f"log.path: {error}" + (f" (`ctr data movielens --out {path}` writes it)" if is_movielens else "")
         return
+    if days is None and config.transform.analyzer_cache:
+        yield (
+            f"transform.analyzer_cache: the impression log {path} is flat, no file has rows of one day only: write it in "
+            "day=YYYY-MM-DD folders, or leave the cache off"
+        )
     try:
         as_of = parse_day(config.log.as_of, "log.as_of") if config.log.as_of else None
     except LogError:

@@ -424,3 +424,12 @@ def test_rollback_without_a_pushed_model_says_so(in_empty_folder: Path) -> None:
     result = ctr("rollback")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "no model in runs/movielens/serving" in result.stderr
+
+
+def test_the_analyzer_cache_is_refused_for_a_flat_log(in_empty_folder: Path) -> None:
+    (in_empty_folder / "flat").mkdir()
+    (in_empty_folder / "flat" / "part-0.parquet").touch()
+    result = ctr("run", "--set", "log.path=flat", "--set", "transform.analyzer_cache=true")
+    assert result.exit_code == 1
+    assert "transform.analyzer_cache: the impression log flat is flat" in result.output
+    assert "write it in day=YYYY-MM-DD folders, or leave the cache off" in result.output
