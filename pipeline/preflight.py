@@ -114,8 +114,8 @@ def _log_problems(config: PipelineConfig) -> Iterator[str]:
         return
     if days is None and config.transform.analyzer_cache:
         yield (
-            f"transform.analyzer_cache: the impression log {path} is flat, no file has rows of one day only: write it in "
-            "day=YYYY-MM-DD folders, or leave the cache off"
+            f"transform.analyzer_cache: the impression log {path} is flat, no file has rows of one day only: write it "
+            "in day=YYYY-MM-DD folders, or leave the cache off"
         )
     try:
         as_of = parse_day(config.log.as_of, "log.as_of") if config.log.as_of else None
