@@ -89,6 +89,7 @@ def run_pipeline(ctr, workplace):
             "training.batch_size=100",
             "training.learning_rate=0.005",
             "evaluation.max_auc_drop=0.05",
+            "evaluation.min_calibration=0.8",
         ]
         process = ctr("run", *(word for setting in [*defaults, *settings] for word in ("--set", setting)))
         summary = workplace / "runs" / "movielens" / "summary.json"

@@ -27,6 +27,7 @@ SETTINGS = {
     "training.batch_size": 100,
     "training.learning_rate": 0.005,
     "evaluation.max_auc_drop": 0.05,
+    "evaluation.min_calibration": 0.8,
 }
 
 
