@@ -87,6 +87,69 @@ def movielens(out: pathlib.Path, wheel: pathlib.Path | None) -> None:
     )
 
 
+@data.command(epilog="Example: ctr data synthetic --config criteo --rows 1000000 && ctr run --config criteo")
+@_CONFIG
+@click.option(
+    "--out",
+    type=click.Path(path_type=pathlib.Path),
+    metavar="DIR",
+    help="Where to write the log; by default where the config looks for it.",
+)
+@click.option("--rows", type=click.IntRange(min=1), default=100_000, show_default=True, help="Impressions in all.")
+@click.option("--days", type=click.IntRange(min=1), default=7, show_default=True, help="Days, from 2026-01-01 on.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same rows.")
+@click.option(
+    "--bad-rate",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of the rows that get a label that is none.",
+)
+def synthetic(
+    config: pathlib.Path | None, out: pathlib.Path | None, rows: int, days: int, seed: int, bad_rate: float
+) -> None:
+    """Invent a log of the config's features, of which it is known how well a model can do.
+
+    The clicks come from a DeepFM with random weights, ids from Zipf's law; what is popular drifts, and each day has new
+    ids. No model can beat the AUC and the log loss that are printed, but by chance.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from pipeline.config import ConfigError, load_config
+    from pipeline.synthetic import SyntheticError, write_synthetic_log
+    from schemas.features import load_spec
+
+    console = Console(stderr=True)
+    with (
+        _one_line(ConfigError, SyntheticError, ValueError),
+        Progress(console=console, transient=True, disable=not console.is_terminal) as bars,
+    ):
+        settings = load_config(config)
+        sys.path.insert(0, os.getcwd())  # where the user's own spec module is
+        out = out or pathlib.Path(settings.log.path)
+        task = bars.add_task("write rows", total=rows)
+        log = write_synthetic_log(
+            out,
+            load_spec(settings.features),
+            num_rows=rows,
+            num_days=days,
+            seed=seed,
+            bad_rate=bad_rate,
+            log=settings.log,
+            progress=lambda done: bars.update(task, completed=done),
+        )
+    bad = f", {log.num_bad:,} bad rows" if log.num_bad else ""
+    click.echo(
+        f"written: {log.num_impressions:,} rows, {log.num_clicks:,} of them clicks{bad}, on {days} days from "
+        f"{log.first_day} to {log.last_day}, in {out}"
+    )
+    click.echo(
+        f"at best: AUC {log.bayes_auc:.4f}, log loss {log.bayes_log_loss:.4f}; on the last day "
+        f"{log.last_day_auc:.4f}, {log.last_day_log_loss:.4f}"
+    )
+
+
 @main.command(epilog="Example: ctr run --config criteo --set training.batch_size=4096")
 @_CONFIG
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Use this value, not the config's.")

@@ -1,0 +1,173 @@
+"""A DeepFM with random weights, which invents impressions and says how probable a click on each is.
+
+Bias, linear term, FM term and a layer of tanh units over all ids, and a slope for each number. Ids follow Zipf's law.
+Popularity drifts: each day the ids of a table move one rank down, and the last one becomes the first. One id in a
+hundred is new: no day before has it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
+
+Array: TypeAlias = npt.NDArray[Any]
+_DIM, _UNITS = 4, 16
+_BIAS = -1.5
+_MOST_IDS = 50_000
+_MOST_IN_SEQUENCE = 20
+_COLD_SHARE = 0.01
+_COLD_IDS = 500  # of a table a day
+_SCORE_BINS = 100_000
+
+
+class Bayes:
+    """Sums up what is best possible: a histogram of the probabilities, [bins] rows and clicks to be expected."""
+
+    def __init__(self) -> None:
+        self._rows = np.zeros(_SCORE_BINS)
+        self._clicks = np.zeros(_SCORE_BINS)
+        self._loss = 0.0
+
+    def add(self, probabilities: Array) -> None:
+        """Adds rows.
+
+        Args:
+            probabilities: Of a click, [rows], in (0, 1).
+        """
+        bins = np.minimum((probabilities * _SCORE_BINS).astype(np.int64), _SCORE_BINS - 1)
+        self._rows += np.bincount(bins, minlength=_SCORE_BINS)
+        self._clicks += np.bincount(bins, probabilities, minlength=_SCORE_BINS)
+        rest = 1 - probabilities
+        self._loss -= float(np.sum(probabilities * np.log(probabilities) + rest * np.log(rest)))
+
+    @property
+    def auc(self) -> float:
+        """The AUC to be expected, to about 1e-5."""
+        others = self._rows - self._clicks
+        below = np.cumsum(others) - others / 2
+        return float(np.sum(self._clicks * below) / (np.sum(self._clicks) * np.sum(others)))
+
+    @property
+    def log_loss(self) -> float:
+        """The log loss to be expected, in nats."""
+        return self._loss / float(np.sum(self._rows))
+
+
+class PlantedDeepFM:
+    """The click probabilities, and the columns they come from.
+
+    Args:
+        spec: The data set.
+        num_days: How many days there will be ids for.
+        seed: Of the weights and of all draws.
+    """
+
+    def __init__(self, spec: FeatureSpec, num_days: int, seed: int) -> None:
+        self._seed = seed
+        generator = np.random.default_rng([seed, 0])
+        self._fields = [feature for feature in spec.features if isinstance(feature, IdFeature | IdSequence)]
+        self._numbers = [feature for feature in spec.features if isinstance(feature, NumericFeature)]
+        self._sizes: dict[str, int] = {}
+        for field in self._fields:
+            size = len(field.domain) or min(_MOST_IDS, max(2, field.num_buckets // 4))
+            self._sizes[_table(field)] = max(size, self._sizes.get(_table(field), 0))
+        spread = 1 / math.sqrt(max(1, len(self._fields)))
+        self._rows = {
+            table: generator.normal(0, spread, (size + num_days * _COLD_IDS, 1 + _DIM)).astype(np.float32)
+            for table, size in self._sizes.items()
+        }
+        self._kernel = generator.normal(0, 1, (len(self._fields) * _DIM, _UNITS)).astype(np.float32)
+        most = max((len(rows) for rows in self._rows.values()), default=0)
+        self._texts = pa.array([f"{id_:08x}" for id_ in range(most)])
+        self._output = generator.normal(0, 1 / math.sqrt(_UNITS), _UNITS).astype(np.float32)
+        self._slopes = generator.normal(0, 0.5 / math.sqrt(max(1, len(self._numbers))), len(self._numbers))
+
+    def draw(self, day: int, chunk: int, num_rows: int) -> tuple[dict[str, pa.Array], Array]:
+        """Draws impressions; the same ones each time.
+
+        Args:
+            day: Its number, from 0.
+            chunk: Which of the day's.
+            num_rows: How many.
+
+        Returns:
+            The columns of all features by their names, and the probabilities of a click, float64; [num_rows] each.
+        """
+        generator = np.random.default_rng([self._seed, 1, day, chunk])
+        columns: dict[str, pa.Array] = {}
+        looked_up = np.empty((num_rows, len(self._fields), 1 + _DIM), np.float32)
+        for index, field in enumerate(self._fields):
+            lengths = np.ones(num_rows, np.int64)
+            if isinstance(field, IdSequence):
+                lengths = generator.integers(0, min(field.max_length, _MOST_IN_SEQUENCE) + 1, num_rows)
+            ids = self._draw_ids(field, day, int(lengths.sum()), generator)
+            rows = self._rows[_table(field)][ids]
+            if isinstance(field, IdSequence):
+                rows = _means(rows, lengths)
+                offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+                columns[field.name] = pa.ListArray.from_arrays(offsets, self._raw(field, ids))
+            else:
+                columns[field.name] = self._raw(field, ids)
+            looked_up[:, index] = rows
+        vectors = looked_up[:, :, 1:].reshape(num_rows, -1)
+        total = vectors.reshape(num_rows, len(self._fields), _DIM).sum(1)
+        pairs = 0.5 * ((total * total).sum(1) - np.einsum("nd,nd->n", vectors, vectors))
+        logits = _BIAS + looked_up[:, :, 0].sum(1) + pairs + np.tanh(vectors @ self._kernel) @ self._output
+        for number, slope in zip(self._numbers, self._slopes, strict=True):
+            values = _draw_numbers(number, num_rows, generator)
+            columns[number.name] = pa.array(values)
+            logits += (slope * np.tanh(_standardized(number, values))).astype(np.float32)
+        return columns, 1 / (1 + np.exp(-logits.astype(np.float64)))
+
+    def _raw(self, field: IdFeature | IdSequence, ids: Array) -> pa.Array:
+        """Returns ids as the log has them: a domain's values, hexadecimal text, or numbers from 1 on."""
+        if field.domain:
+            return pa.array(list(field.domain)).take(pa.array(ids))
+        return self._texts.take(pa.array(ids)) if field.dtype == "string" else pa.array(ids + 1)
+
+    def _draw_ids(self, field: IdFeature | IdSequence, day: int, count: int, generator: np.random.Generator) -> Array:
+        size = self._sizes[_table(field)]
+        # P(rank < r) = log(1 + r) / log(1 + size): Zipf's law with exponent 1.
+        ranks = np.exp(generator.random(count) * math.log(size + 1)).astype(np.int64) - 1
+        if field.domain:
+            return np.minimum(ranks, size - 1)
+        ids = (np.minimum(ranks, size - 1) - day) % size
+        cold = np.flatnonzero(generator.random(count) < _COLD_SHARE)
+        ids[cold] = size + day * _COLD_IDS + generator.integers(0, _COLD_IDS, len(cold))
+        return ids
+
+
+def _table(field: IdFeature | IdSequence) -> str:
+    return field.table or field.name
+
+
+def _means(rows: Array, lengths: Array) -> Array:
+    """Returns the mean of each list's rows, float32 [lists, dim], 0 of an empty one."""
+    sums = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows, 0, dtype=np.float64)])
+    ends = np.cumsum(lengths)
+    means: Array = (sums[ends] - sums[ends - lengths]) / np.maximum(lengths, 1)[:, None]
+    return means.astype(np.float32)
+
+
+def _draw_numbers(feature: NumericFeature, count: int, generator: np.random.Generator) -> Array:
+    low, high = feature.minimum, feature.maximum
+    if math.isfinite(low) and math.isfinite(high):
+        values = generator.uniform(low, high, count)
+    else:
+        values = generator.lognormal(1, 1, count)
+        values = values + low if math.isfinite(low) else np.minimum(values, high)
+    return np.floor(values).astype(np.int64) if feature.dtype == "int64" else values.astype(np.float32)
+
+
+def _standardized(feature: NumericFeature, values: Array) -> Array:
+    """Returns values of about mean 0 and variance 1."""
+    low, high = feature.minimum, feature.maximum
+    if math.isfinite(low) and math.isfinite(high):
+        return (values - (low + high) / 2) / max((high - low) / math.sqrt(12), 1e-6)
+    return np.log(np.maximum(values - (low if math.isfinite(low) else 0), 0.1)) - 1
