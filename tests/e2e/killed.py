@@ -17,7 +17,7 @@ POINTS = {
     "ImpressionLogExampleGen": ("tensorflow.io", "TFRecordWriter", "", 2, "after"),
     "Transform": ("apache_beam.io.filesystems", "FileSystems.create", "transformed_examples", 1, "after"),
     "Trainer, at the second epoch's end": ("trainer.checkpoints", "Checkpoints.write", "", 2, "after"),
-    "Trainer, with half an export": ("keras.export", "ExportArchive.write_out", "", 1, "after"),
+    "Trainer, with half an export": ("tensorflow.saved_model", "save", "Format-Serving", 1, "after"),
     "Evaluator": ("apache_beam.io.filesystems", "FileSystems.create", "Evaluator/evaluation", 1, "after"),
     "Pusher": ("tfx.dsl.io.fileio", "rename", "serving", 1, "before"),
 }
