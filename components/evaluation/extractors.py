@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -20,6 +20,7 @@ from tensorflow_model_analysis.proto import config_pb2
 from components.evaluation.derived import derive, first_values
 from components.evaluation.metrics import MODULE, UNIT
 from components.evaluation.statistics import Array
+from components.evaluation.training_ids import TrainingIds
 from schemas.features import FeatureSpec, load_spec
 
 
@@ -31,36 +32,63 @@ def custom_extractors(
         eval_shared_model=eval_shared_model, eval_config=eval_config, tensor_adapter_config=tensor_adapter_config
     )
     unbatch = [extractor.stage_name for extractor in extractors].index(UNBATCH_EXTRACTOR_STAGE_NAME)
-    columns = {key for slicing in eval_config.slicing_specs for key in slicing.feature_keys}
     derived = tfma.extractors.Extractor(
         stage_name="DeriveColumns",
-        ptransform=beam.ParDo(_DeriveColumns(_features(eval_config), frozenset(columns))),
+        ptransform=beam.ParDo(_DeriveColumns(read_settings(eval_config), slice_columns(eval_config))),
     )
     return [*extractors[:unbatch], derived, *extractors[unbatch:]]
 
 
-def _features(eval_config: config_pb2.EvalConfig) -> str:
-    """Returns the name of the feature spec, which stands in the config of the metric that counts examples."""
+def read_settings(eval_config: config_pb2.EvalConfig) -> dict[str, str]:
+    """Returns what the extractors are told, which stands in the config of one of this package's metrics.
+
+    Returns:
+        `features`, the name of the feature spec, and, where a slice needs it, `training_ids`, the folder that
+        `training_ids.WriteTrainingIds` has written to.
+    """
+    return {name: value for name, value in _settings(_metric(eval_config)).items() if isinstance(value, str)}
+
+
+def with_training_ids(eval_config: config_pb2.EvalConfig, folder: str) -> config_pb2.EvalConfig:
+    """Returns a config that names the folder of the training ids."""
+    told = config_pb2.EvalConfig()
+    told.CopyFrom(eval_config)
+    metric = _metric(told)
+    metric.config = json.dumps(_settings(metric) | {"training_ids": folder}, sort_keys=True)
+    return told
+
+
+def slice_columns(eval_config: config_pb2.EvalConfig) -> frozenset[str]:
+    """Returns the columns that slices are made by."""
+    return frozenset(key for slicing in eval_config.slicing_specs for key in slicing.feature_keys)
+
+
+def _metric(eval_config: config_pb2.EvalConfig) -> config_pb2.MetricConfig:
     for specs in eval_config.metrics_specs:
         for metric in specs.metrics:
-            features = json.loads(metric.config or "{}").get("features") if metric.module == MODULE else None
-            if features:
-                return str(features)
+            if metric.module == MODULE and _settings(metric).get("features"):
+                return metric
     raise ValueError(f"no metric of {MODULE} names the features")
 
 
+def _settings(metric: config_pb2.MetricConfig) -> dict[str, Any]:
+    return dict(json.loads(metric.config or "{}"))
+
+
 class _DeriveColumns(beam.DoFn):
-    def __init__(self, features: str, columns: frozenset[str]) -> None:
-        self._features = features
+    def __init__(self, settings: Mapping[str, str], columns: frozenset[str]) -> None:
+        self._settings = settings
         self._columns = columns
 
     def setup(self) -> None:
-        self._spec = load_spec(self._features)
+        self._spec = load_spec(self._settings["features"])
+        folder = self._settings.get("training_ids")
+        self._training_ids = TrainingIds(self._spec, folder, self._columns) if folder else None
 
     def process(self, extracts: tfma.Extracts) -> list[tfma.Extracts]:
         features = extracts[tfma.FEATURES_KEY]
         kept = {name: features[name] for name in self._columns if name in features}
-        kept |= derive(self._spec, features, self._columns - set(kept))
+        kept |= derive(self._spec, features, self._columns - set(kept), self._training_ids)
         kept[UNIT] = units(self._spec, features, extracts[tfma.INPUT_KEY])
         dropped = (tfma.FEATURES_KEY, tfma.INPUT_KEY)
         return [{key: value for key, value in extracts.items() if key not in dropped} | {tfma.FEATURES_KEY: kept}]

@@ -54,10 +54,8 @@ class ImpressionMetric(metric_types.Metric):
     impressions, of which nothing is known that a gate could hold against a model.
     """
 
-    def __init__(
-        self, name: str, figure: str, side: str = "", min_examples: int = 0, features: str = "", fingerprint: str = ""
-    ) -> None:
-        del features, fingerprint  # the first is for `extractors`, the second for TFX's cache
+    def __init__(self, name: str, figure: str, side: str = "", min_examples: int = 0, **others: str) -> None:
+        del others  # `features` and `training_ids` are for `extractors`, `fingerprint` is for TFX's cache
         super().__init__(_computations, name=name, figure=figure, side=side, min_examples=min_examples)
 
 
