@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from components.evaluation.slices import flatten
 from schemas.features import FeatureSpec, IdFeature, IdSequence
 
 if TYPE_CHECKING:
@@ -94,14 +95,17 @@ def first_values(column: Any) -> list[Any]:
 
 def lengths(column: Any) -> npt.NDArray[np.int64]:
     """Returns each impression's number of values, [batch]."""
-    return np.array([len(row) for row in _rows(column)], np.int64)
-
-
-def _rows(column: Any) -> list[Any]:
-    """Returns each impression's values, whichever of TFMA's kinds of columns it is."""
     if isinstance(column, np.ndarray):
-        return list(column.reshape(len(column), -1).tolist())
-    rows: list[list[Any]] = [[] for _ in range(int(column.dense_shape[0]))]  # VarLenTensorValue, SparseTensorValue
-    for row, value in zip(np.asarray(column.indices)[:, 0].tolist(), np.asarray(column.values).tolist(), strict=True):
+        return np.full(len(column), column[:1].size, np.int64)
+    return np.bincount(flatten(column)[0], minlength=int(column.dense_shape[0])).astype(np.int64)
+
+
+def _rows(column: Any) -> list[list[Any]]:
+    """Returns each impression's values."""
+    if isinstance(column, np.ndarray):
+        dense: list[list[Any]] = column.reshape(len(column), -1).tolist()
+        return dense
+    rows: list[list[Any]] = [[] for _ in range(int(column.dense_shape[0]))]
+    for row, value in zip(*(part.tolist() for part in flatten(column)), strict=True):
         rows[row].append(value)
     return rows
