@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 SOURCES := pipeline components transform trainer schemas kubeflow tests benchmarks setup.py
 
 .PHONY: help setup browser run test test-unit lint format lock kubeflow-local \
-	bench-ingest bench-quality bench-speed bench-continuous
+	bench-ingest bench-quality bench-speed bench-continuous bench-evaluate
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench-speed: setup ## training speed by the size of the table, beside three peer
 
 bench-continuous: setup ## ten days of MovieLens-100K: from scratch each day beside warm start
 	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.continuous
+
+bench-evaluate: setup ## speed of the evaluation, beside TFMA's own metrics alone
+	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.evaluate
 
 kubeflow-local: setup ## the pipeline in real containers on this machine's Docker engine; see kubeflow/README.md
 	@kubeflow/local.sh
