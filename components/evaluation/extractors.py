@@ -25,7 +25,7 @@ from tensorflow_model_analysis.slicer import slicer_lib
 
 from components.evaluation.derived import derive, first_values
 from components.evaluation.metrics import MODULE, UNIT
-from components.evaluation.slices import SliceKey, column_values, find_slices
+from components.evaluation.slices import SliceKey, column_values, find_slices, flatten
 from components.evaluation.statistics import Array
 from components.evaluation.training_ids import TrainingIds
 from schemas.features import FeatureSpec, load_spec
@@ -143,10 +143,17 @@ class _Cut(beam.DoFn):
 
 
 def _take(values: Any, rows: Any) -> Any:
-    """Returns the values of some rows, [rows]; TFMA keeps them by the model's name where there are two."""
+    """Returns the values of some rows, [rows]; TFMA keeps them by the model's name where there are two.
+
+    Raises:
+        ValueError: A row has not exactly one.
+    """
     if isinstance(values, Mapping):
         return {name: _take(inner, rows) for name, inner in values.items()}
-    return np.asarray(values).reshape(-1)[rows]
+    of_row, flat = flatten(values)
+    if len(of_row) and not np.array_equal(of_row, np.arange(of_row[-1] + 1)):
+        raise ValueError("an impression has no label, weight or prediction, or has several")
+    return flat[rows]
 
 
 def units(spec: FeatureSpec, features: Any, examples: Sequence[bytes]) -> Array:

@@ -18,6 +18,7 @@ from components.evaluation.extractors import custom_extractors
 from pipeline.evaluation import make_eval_config
 from pipeline.pipeline import LOCAL_BEAM_ARGS
 from schemas.features import FeatureSpec, IdFeature, IdSequence
+from schemas.tfmd import make_schema
 
 SPEC = FeatureSpec(
     "s",
@@ -100,13 +101,11 @@ def _examples(impressions):
         yield tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
-def _schema():
-    schema = schema_pb2.Schema()
-    types = {"user": 1, "genre": 1, "label": 2, "timestamp": 2, "weight": 3, "candidate": 3, "baseline": 3}
-    for name, number in types.items():
-        schema.feature.add(name=name, type=number).shape.dim.add(size=1)
-        schema.feature[-1].presence.min_fraction = 1
-    schema.feature.add(name="history", type=2)
+def _schema(spec):
+    """The data set's, and the columns that the models predict."""
+    schema = make_schema(spec)
+    for name in ("candidate", "baseline"):
+        schema.feature.add(name=name, type=schema_pb2.FLOAT)
     return schema
 
 
@@ -151,7 +150,7 @@ def evaluate(impressions, config, folder, spec=SPEC, train=None, has_baseline=Tr
             for example in _examples(rows) if rows else ():
                 writer.write(example)
     schema = put(Schema(), "schema")
-    io_utils.write_pbtxt_file(str(folder / "schema" / "schema.pbtxt"), _schema())
+    io_utils.write_pbtxt_file(str(folder / "schema" / "schema.pbtxt"), _schema(spec))
     models = {}
     for number, column in enumerate(["candidate", *(["baseline"] if has_baseline else [])]):
         model = _Column(column)
