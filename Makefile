@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 SOURCES := pipeline components transform trainer schemas kubeflow tests benchmarks setup.py
 
 .PHONY: help setup browser run test test-unit lint format lock kubeflow-local \
-	bench-ingest bench-quality bench-speed bench-continuous bench-analyzer-cache
+	bench-ingest bench-quality bench-speed bench-continuous bench-analyzer-cache bench-evaluate
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "%-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ bench-continuous: setup ## ten days of MovieLens-100K: from scratch each day bes
 
 bench-analyzer-cache: setup ## Transform of a window that has moved by a day, with and without what was found before
 	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.analyzer_cache
+
+bench-evaluate: setup ## speed of the evaluation, beside TFMA's own metrics alone
+	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.evaluate
 
 kubeflow-local: setup ## the pipeline in real containers on this machine's Docker engine; see kubeflow/README.md
 	@kubeflow/local.sh

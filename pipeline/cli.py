@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import click
 
-from pipeline import cli_kubeflow, cli_report
+from pipeline import cli_explain, cli_kubeflow, cli_report
 
 _CONFIG = click.option(
     "--config",
@@ -295,6 +295,7 @@ def _print_error(message: str) -> None:
 
 cli_kubeflow.add_commands(main, _CONFIG, _one_line)
 cli_report.add_commands(main, _CONFIG, _one_line)
+cli_explain.add_commands(main, _CONFIG, _one_line, _silence_tensorflow)
 
 if __name__ == "__main__":
     main(prog_name="ctr")

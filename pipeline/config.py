@@ -100,8 +100,8 @@ class EvaluationConfig:
     """What is measured on the eval split, and what a model needs to be blessed.
 
     Attributes:
-        slices: Each a list of columns, of the log or derived (`<sequence>_length`, `time_of_day`, see
-            components/evaluation/derived.py); metrics are computed for every combination of their values.
+        slices: Each a list of columns, of the log or derived (`<id>_new`, `<id>_colliding`, `<sequence>_length`,
+            `time_of_day`, see components/evaluation/derived.py); metrics are computed for every combination of values.
         min_auc: Least AUC.
         max_log_loss: Greatest log loss, or null.
         min_calibration: Least sum of predictions over sum of labels.

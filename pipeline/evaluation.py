@@ -7,11 +7,13 @@ from typing import Any
 
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.evaluation.metrics import COUNTS, FIGURES, MODULE, SCORES, USER_FIGURES
+from components.evaluation.metrics import COUNTS, FIGURES, MODULE, SCORES, TFMA_NAMES, USER_FIGURES
 from pipeline.config import EvaluationConfig
 from schemas.features import FeatureSpec
 
-_TFMA_METRICS = ("ExampleCount", "AUC", "AUCPrecisionRecall", "BinaryCrossentropy", "Calibration")
+# TFMA's ExampleCount would count the parts of batches that `components.evaluation.extractors` hands on, and its
+# BinaryCrossentropy, which is Keras's, would take each part for one impression: both are in `TFMA_NAMES`.
+_TFMA_METRICS = ("AUC", "AUCPrecisionRecall", "Calibration")
 
 
 def make_eval_config(config: EvaluationConfig, spec: FeatureSpec, features: str = "", fingerprint: str = "") -> Any:
@@ -31,9 +33,11 @@ def make_eval_config(config: EvaluationConfig, spec: FeatureSpec, features: str 
     metrics = [config_pb2.MetricConfig(class_name=name) for name in _TFMA_METRICS]
     metrics += [_metric(written, name, *thresholds.get(name, ())) for name, written in figures.items()]
     metrics += [_metric(written, name) for name, written in COUNTS.items()]
-    metrics.append(_metric(SCORES, SCORES, features=features, fingerprint=fingerprint))
+    metrics += [_metric(written, name, plain=True) for written, name in TFMA_NAMES.items()]
+    told = {"features": features, "fingerprint": fingerprint, "min_slice_examples": config.min_slice_examples}
+    metrics.append(_metric(SCORES, SCORES, **told))
     metrics += _change_metrics(config)
-    eval_config = config_pb2.EvalConfig(
+    return config_pb2.EvalConfig(
         model_specs=[
             config_pb2.ModelSpec(
                 signature_name="serving_default",
@@ -45,8 +49,6 @@ def make_eval_config(config: EvaluationConfig, spec: FeatureSpec, features: str 
         metrics_specs=[config_pb2.MetricsSpec(metrics=metrics)],
         slicing_specs=_slicing_specs(((), *config.slices)),
     )
-    eval_config.options.min_slice_size.value = config.min_slice_examples
-    return eval_config
 
 
 def _thresholds(config: EvaluationConfig) -> dict[str, list[Any]]:

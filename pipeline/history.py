@@ -59,16 +59,28 @@ def read_history(config: PipelineConfig) -> list[Evaluated]:
     Raises:
         ReportError: There is no metadata store, or no evaluation in it.
     """
+    found = _Store(open_store(config)).evaluations()
+    if not found:
+        raise ReportError(f"{config.name} has no evaluation yet: run `ctr run` to its end first")
+    return found
+
+
+def open_store(config: PipelineConfig) -> MetadataStore:
+    """Opens a pipeline's metadata store to read it.
+
+    Args:
+        config: The pipeline's settings.
+
+    Raises:
+        ReportError: There is none.
+    """
     database = pathlib.Path(config.runs_dir) / config.name / "metadata.sqlite"
     if not database.is_file():
         raise ReportError(f"{config.name} has no runs: there is no {database}; run `ctr run` first")
     connection = mlmd.ConnectionConfig()
     connection.sqlite.filename_uri = str(database)
     connection.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READONLY
-    found = _Store(MetadataStore(connection)).evaluations()
-    if not found:
-        raise ReportError(f"{config.name} has no evaluation yet: run `ctr run` to its end first")
-    return found
+    return MetadataStore(connection)
 
 
 class _Store:

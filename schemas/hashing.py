@@ -1,4 +1,4 @@
-"""The hash of an id: what Transform puts into the model's graph, and what counts the collisions."""
+"""The hash of an id: what Transform puts into the model's graph, and what finds the collisions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,17 @@ def hash_ids(ids: tf.Tensor, num_buckets: tf.Tensor | int, salt: str = "") -> tf
     Returns:
         int64 [any], in [0, num_buckets): what `tf.strings.to_hash_bucket_fast` gives, which takes one number for all.
     """
+    return tf.cast(fingerprint_ids(ids, salt) % tf.cast(num_buckets, tf.uint64), tf.int64)
+
+
+def fingerprint_ids(ids: tf.Tensor, salt: str = "") -> tf.Tensor:
+    """Returns what ids are hashed by, FarmHash's Fingerprint64: int64 or string [any] -> uint64 [any].
+
+    Args:
+        ids: The ids.
+        salt: See `hash_ids`.
+    """
     strings = ids if ids.dtype == tf.string else tf.strings.as_string(ids)
     if salt:
         strings = tf.strings.join([strings, salt])
-    fingerprints = tf.bitcast(tf.fingerprint(strings), tf.uint64)
-    return tf.cast(fingerprints % tf.cast(num_buckets, tf.uint64), tf.int64)
+    return tf.bitcast(tf.fingerprint(strings), tf.uint64)

@@ -1,18 +1,28 @@
-"""TFX's Evaluator, with the gates that failed in the metadata."""
+"""TFX's Evaluator, which is told the training split's ids and tells the gates that failed."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+import apache_beam as beam
+from google.protobuf import json_format
+from tensorflow_model_analysis.proto import config_pb2
 from tfx.components import Evaluator
 from tfx.components.evaluator.executor import Executor as TfxExecutor
+from tfx.components.util import tfxio_utils
 from tfx.dsl.components.base.executor_spec import BeamExecutorSpec
 from tfx.types import artifact_utils
-from tfx.types.standard_component_specs import EVALUATION_KEY
+from tfx.types.standard_component_specs import EVAL_CONFIG_KEY, EVALUATION_KEY, EXAMPLES_KEY, SCHEMA_KEY
+from tfx.utils import io_utils
 
+from components.evaluation.extractors import read_settings, slice_columns, with_training_ids
 from components.evaluation.results import read_evaluation
+from components.evaluation.training_ids import WriteTrainingIds, training_fields
+from schemas.features import load_spec
 
 FAILED_GATES = "failed_gates"  # the ModelEvaluation's property: a sentence for each, on lines of their own
+_TRAINING_IDS = "training_ids"  # a folder in the ModelEvaluation
 
 
 class Executor(TfxExecutor):
@@ -20,10 +30,31 @@ class Executor(TfxExecutor):
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 TFX calls it so
         """Runs the evaluation."""
-        super().Do(input_dict, output_dict, exec_properties)
+        super().Do(input_dict, output_dict, self._with_training_ids(input_dict, output_dict, exec_properties))
         artifact = artifact_utils.get_single_instance(output_dict[EVALUATION_KEY])
         failed = [gate.sentence for gate in read_evaluation(artifact.uri).gates if not gate.passed]
         artifact.set_string_custom_property(FAILED_GATES, "\n".join(failed))
+
+    def _with_training_ids(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> Any:
+        """Returns the properties that name the training split's ids, which it writes where a slice needs them."""
+        config = json_format.Parse(exec_properties[EVAL_CONFIG_KEY], config_pb2.EvalConfig())
+        fields = training_fields(load_spec(read_settings(config)["features"]), slice_columns(config))
+        if not fields:
+            return exec_properties
+        folder = os.path.join(artifact_utils.get_single_uri(output_dict[EVALUATION_KEY]), _TRAINING_IDS)
+        schema = io_utils.SchemaReader().read(
+            io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict[SCHEMA_KEY]))
+        )
+        examples = input_dict[EXAMPLES_KEY]
+        make_tfxio = tfxio_utils.get_tfxio_factory_from_artifact(examples, telemetry_descriptors=["ctr"], schema=schema)
+        with self._make_beam_pipeline() as pipeline:
+            batches = []
+            for number, uri in enumerate(artifact_utils.get_split_uris(examples, "train")):
+                tfxio = make_tfxio(io_utils.all_files_pattern(uri)).Project([field.name for field in fields])
+                batches.append(pipeline | f"Read{number}" >> tfxio.BeamSource())
+            _ = batches | beam.Flatten() | "TrainingIds" >> WriteTrainingIds(fields, folder)
+        told = json_format.MessageToJson(with_training_ids(config, folder), preserving_proto_field_name=True)
+        return exec_properties | {EVAL_CONFIG_KEY: told}
 
 
 class GatedEvaluator(Evaluator):

@@ -1,69 +1,159 @@
-"""What TFMA's Evaluator does to an impression before it is sliced: derived columns to slice by, and the unit of folds.
+"""What TFMA's Evaluator does to impressions: columns are derived, and batches are cut into slices.
 
-The Evaluator component imports this module by its name and calls `custom_extractors`, on any Beam runner. Everything is
-done on whole batches; then all columns are dropped that no slice reads, because what follows is done row by row.
+The Evaluator component imports this module by its name and calls `custom_extractors`, on any Beam runner.
+
+TFMA takes batches apart, finds the slices of each impression, and hands it on once for each of them, which is where its
+time goes. Here a batch is cut into its slices as a whole: what is handed on is one element for each slice of a batch,
+with arrays for label, prediction and weight. TFMA's metrics take such an array for the outputs of a model with many, of
+which each counts (`flatten`, their default), those of `metrics` take it as it is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.extractors.slice_key_extractor import SLICE_KEY_EXTRACTOR_STAGE_NAME
 from tensorflow_model_analysis.extractors.unbatch_extractor import UNBATCH_EXTRACTOR_STAGE_NAME
 from tensorflow_model_analysis.proto import config_pb2
+from tensorflow_model_analysis.slicer import slicer_lib
 
 from components.evaluation.derived import derive, first_values
 from components.evaluation.metrics import MODULE, UNIT
+from components.evaluation.slices import SliceKey, column_values, find_slices, flatten
 from components.evaluation.statistics import Array
+from components.evaluation.training_ids import TrainingIds
 from schemas.features import FeatureSpec, load_spec
 
 
 def custom_extractors(
     eval_shared_model: Any, eval_config: config_pb2.EvalConfig, tensor_adapter_config: Any
 ) -> list[Any]:
-    """Returns TFMA's extractors with this module's before they take batches apart."""
+    """Returns TFMA's extractors up to the predictions, and then this module's."""
     extractors = tfma.default_extractors(
         eval_shared_model=eval_shared_model, eval_config=eval_config, tensor_adapter_config=tensor_adapter_config
     )
     unbatch = [extractor.stage_name for extractor in extractors].index(UNBATCH_EXTRACTOR_STAGE_NAME)
-    columns = {key for slicing in eval_config.slicing_specs for key in slicing.feature_keys}
-    derived = tfma.extractors.Extractor(
-        stage_name="DeriveColumns",
-        ptransform=beam.ParDo(_DeriveColumns(_features(eval_config), frozenset(columns))),
-    )
-    return [*extractors[:unbatch], derived, *extractors[unbatch:]]
+    # By its name TFMA knows where its evaluators go on.
+    slicing = tfma.extractors.Extractor(SLICE_KEY_EXTRACTOR_STAGE_NAME, CutIntoSlices(eval_config))
+    return [*extractors[:unbatch], slicing]
 
 
-def _features(eval_config: config_pb2.EvalConfig) -> str:
-    """Returns the name of the feature spec, which stands in the config of the metric that counts examples."""
+def read_settings(eval_config: config_pb2.EvalConfig) -> dict[str, Any]:
+    """Returns what the extractors are told, which stands in the config of one of this package's metrics.
+
+    Returns:
+        `features`, the name of the feature spec; `min_slice_examples`; and, where a slice needs it, `training_ids`, the
+        folder that `training_ids.WriteTrainingIds` has written to.
+    """
+    return _settings(_metric(eval_config))
+
+
+def with_training_ids(eval_config: config_pb2.EvalConfig, folder: str) -> config_pb2.EvalConfig:
+    """Returns a config that names the folder of the training ids."""
+    told = config_pb2.EvalConfig()
+    told.CopyFrom(eval_config)
+    metric = _metric(told)
+    metric.config = json.dumps(_settings(metric) | {"training_ids": folder}, sort_keys=True)
+    return told
+
+
+def slice_columns(eval_config: config_pb2.EvalConfig) -> frozenset[str]:
+    """Returns the columns that slices are made by."""
+    return frozenset(key for slicing in eval_config.slicing_specs for key in slicing.feature_keys)
+
+
+def _metric(eval_config: config_pb2.EvalConfig) -> config_pb2.MetricConfig:
     for specs in eval_config.metrics_specs:
         for metric in specs.metrics:
-            features = json.loads(metric.config or "{}").get("features") if metric.module == MODULE else None
-            if features:
-                return str(features)
+            if metric.module == MODULE and _settings(metric).get("features"):
+                return metric
     raise ValueError(f"no metric of {MODULE} names the features")
 
 
-class _DeriveColumns(beam.DoFn):
-    def __init__(self, features: str, columns: frozenset[str]) -> None:
-        self._features = features
-        self._columns = columns
+def _settings(metric: config_pb2.MetricConfig) -> dict[str, Any]:
+    return dict(json.loads(metric.config or "{}"))
+
+
+class CutIntoSlices(beam.PTransform):
+    """Extracts of batches -> extracts of one slice each.
+
+    Args:
+        eval_config: With the slices, and the config of the metric that `read_settings` reads.
+    """
+
+    def __init__(self, eval_config: config_pb2.EvalConfig) -> None:
+        super().__init__()
+        self._settings = read_settings(eval_config)
+        self._crossings = [tuple(slicing.feature_keys) for slicing in eval_config.slicing_specs]
+
+    def expand(self, extracts: Any) -> Any:
+        """Applies the transform."""
+        cut = extracts | "Cut" >> beam.ParDo(_Cut(self._settings, self._crossings))
+        least = self._settings.get("min_slice_examples", 1)
+        if least > 1:
+            small = (
+                cut
+                | "Count" >> beam.Map(lambda part: (_slice_key(part), len(part[tfma.FEATURES_KEY][UNIT])))
+                | beam.CombinePerKey(sum)
+                | "Small" >> beam.Filter(lambda slice_and_count: slice_and_count[0] and slice_and_count[1] < least)
+            )
+            cut |= "LeaveOut" >> beam.Filter(
+                lambda part, small: _slice_key(part) not in small, beam.pvalue.AsDict(small)
+            )
+        return cut
+
+
+def _slice_key(part: tfma.Extracts) -> SliceKey:
+    key: SliceKey = part[tfma.SLICE_KEY_TYPES_KEY][0]
+    return key
+
+
+class _Cut(beam.DoFn):
+    def __init__(self, settings: Mapping[str, Any], crossings: Sequence[Sequence[str]]) -> None:
+        self._settings = settings
+        self._crossings = crossings
 
     def setup(self) -> None:
-        self._spec = load_spec(self._features)
+        self._spec = load_spec(self._settings["features"])
+        self._columns = {name for crossing in self._crossings for name in crossing}
+        folder = self._settings.get("training_ids")
+        self._training_ids = TrainingIds(self._spec, folder, self._columns) if folder else None
 
-    def process(self, extracts: tfma.Extracts) -> list[tfma.Extracts]:
+    def process(self, extracts: tfma.Extracts) -> Iterator[tfma.Extracts]:
         features = extracts[tfma.FEATURES_KEY]
-        kept = {name: features[name] for name in self._columns if name in features}
-        kept |= derive(self._spec, features, self._columns - set(kept))
-        kept[UNIT] = units(self._spec, features, extracts[tfma.INPUT_KEY])
-        dropped = (tfma.FEATURES_KEY, tfma.INPUT_KEY)
-        return [{key: value for key, value in extracts.items() if key not in dropped} | {tfma.FEATURES_KEY: kept}]
+        columns = {name: features[name] for name in self._columns if name in features}
+        columns |= derive(self._spec, features, self._columns - set(columns), self._training_ids)
+        unit = units(self._spec, features, extracts[tfma.INPUT_KEY])
+        values = {name: column_values(column) for name, column in columns.items()}
+        for key, rows in find_slices(values, len(unit), self._crossings):
+            part = {
+                name: _take(extracts[name], rows)
+                for name in (tfma.LABELS_KEY, tfma.PREDICTIONS_KEY, tfma.EXAMPLE_WEIGHTS_KEY)
+                if extracts.get(name) is not None
+            }
+            part[tfma.FEATURES_KEY] = {UNIT: unit[rows]}
+            part[tfma.SLICE_KEY_TYPES_KEY] = slicer_lib.slice_keys_to_numpy_array([key])
+            yield part
+
+
+def _take(values: Any, rows: Any) -> Any:
+    """Returns the values of some rows, [rows]; TFMA keeps them by the model's name where there are two.
+
+    Raises:
+        ValueError: A row has not exactly one.
+    """
+    if isinstance(values, Mapping):
+        return {name: _take(inner, rows) for name, inner in values.items()}
+    of_row, flat = flatten(values)
+    if len(of_row) and not np.array_equal(of_row, np.arange(of_row[-1] + 1)):
+        raise ValueError("an impression has no label, weight or prediction, or has several")
+    return flat[rows]
 
 
 def units(spec: FeatureSpec, features: Any, examples: Sequence[bytes]) -> Array:

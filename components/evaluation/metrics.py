@@ -1,8 +1,8 @@
 """TFMA metrics of click-through rates: one combiner for all of them, with intervals and the paired difference.
 
 A `MetricConfig` names `ImpressionMetric` and, in its `config`, which figure it is. All share one computation, so that
-an impression is looked at once in a slice. A figure is a `ValueWithTDistribution`, TFMA's own type for intervals; its
-difference to the baseline's is paired: both models are measured without the same folds of users.
+a batch's impressions are looked at once in a slice. A figure is a `ValueWithTDistribution`, TFMA's own type for
+intervals; its difference to the baseline's is paired: both models are measured without the same folds of users.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tensorflow_model_analysis.utils import model_util
 from tensorflow_model_analysis.utils.math_util import calculate_confidence_interval
 
 from components.evaluation.sketch import Measured, Sketch
-from components.evaluation.statistics import Estimate, estimate
+from components.evaluation.statistics import Array, Estimate, estimate
 
 UNIT = "ctr/unit"  # the feature by which impressions are told apart, see `extractors`
 MODULE = __name__
@@ -42,6 +42,7 @@ FIGURES = {
 USER_FIGURES = {"gauc": "gauc", "ndcg": "ndcg_at_10", "mrr": "mrr"}
 COUNTS = {"num_examples": "num_examples", "num_users": "num_users", "num_gauc_users": "num_gauc_users"}
 SCORES = "score_bins"
+TFMA_NAMES = {"binary_crossentropy": "log_loss", "example_count": "num_examples"}  # of the same figures once more
 _SIDES = ("low", "high")
 
 
@@ -51,14 +52,14 @@ class ImpressionMetric(metric_types.Metric):
     Its config has `name`, what it is called in TFMA's output, and `figure`: a name in `FIGURES`, `USER_FIGURES` or
     `COUNTS`, or `SCORES`. With `side`, "low" or "high", it is that limit of the 95% interval of the difference to the
     baseline, for change thresholds: only there with a baseline, and infinite in a slice with less than `min_examples`
-    impressions, of which nothing is known that a gate could hold against a model.
+    impressions, of which nothing is known that a gate could hold against a model. With `plain` it has no interval.
     """
 
     def __init__(
-        self, name: str, figure: str, side: str = "", min_examples: int = 0, features: str = "", fingerprint: str = ""
+        self, name: str, figure: str, side: str = "", min_examples: int = 0, plain: bool = False, **others: Any
     ) -> None:
-        del features, fingerprint  # the first is for `extractors`, the second for TFX's cache
-        super().__init__(_computations, name=name, figure=figure, side=side, min_examples=min_examples)
+        del others  # `fingerprint` is for TFX's cache, the rest for `extractors`
+        super().__init__(_computations, name=name, figure=figure, side=side, min_examples=min_examples, plain=plain)
 
 
 def _computations(
@@ -66,6 +67,7 @@ def _computations(
     figure: str,
     side: str,
     min_examples: int,
+    plain: bool,
     eval_config: config_pb2.EvalConfig,
     model_names: list[str],
     output_names: list[str],
@@ -95,7 +97,7 @@ def _computations(
         keys = keys[:1]
         result = functools.partial(_count, shared, keys[0], figure)
     else:
-        result = functools.partial(_figure, shared, keys, difference, figure)
+        result = functools.partial(_figure, shared, keys, difference, figure, plain)
         keys = [*keys, *([difference] if len(models) == 2 else [])]
     if not keys:
         return []
@@ -103,16 +105,16 @@ def _computations(
 
 
 def _figure(
-    shared: Any, keys: list[Any], difference: Any, figure: str, metrics: Mapping[Any, Measured]
+    shared: Any, keys: list[Any], difference: Any, figure: str, plain: bool, metrics: Mapping[Any, Measured]
 ) -> dict[Any, Any]:
     measured = metrics[shared]
     values = [model.get(figure) for model in measured.models]
     if values[0] is None:  # no user
         return dict.fromkeys(keys, math.nan)
-    found = {key: _bounded(estimate(v, measured.occupied)) for key, v in zip(keys, values, strict=True)}
+    estimates = {key: estimate(v, measured.occupied) for key, v in zip(keys, values, strict=True)}
     if len(values) == 2:
-        found[difference] = _bounded(estimate(values[0] - values[1], measured.occupied))
-    return found
+        estimates[difference] = estimate(values[0] - values[1], measured.occupied)
+    return {key: found.value if plain else _bounded(found) for key, found in estimates.items()}
 
 
 def _limit(
@@ -151,25 +153,25 @@ def _bounded(found: Estimate) -> Any:
 
 
 class _Preprocessor(metric_types.Preprocessor):
-    """Turns an impression into a row of `Sketch`, once for all slices that it is in."""
+    """Turns a slice's part of a batch, see `extractors`, into rows of `Sketch`."""
 
     def __init__(self, models: tuple[str, ...], weighted: bool) -> None:
         super().__init__()
         self._models = models
         self._weighted = weighted
 
-    def process(self, extracts: tfma.Extracts) -> Iterator[tuple[float, ...]]:
-        """Yields the row."""
+    def process(self, extracts: tfma.Extracts) -> Iterator[Array]:
+        """Yields the rows."""
         predictions = extracts[tfma.PREDICTIONS_KEY]
         each = [predictions[model] for model in self._models] if isinstance(predictions, dict) else [predictions]
-        weight = _first(extracts[tfma.EXAMPLE_WEIGHTS_KEY], self._models) if self._weighted else 1.0
         label = _first(extracts[tfma.LABELS_KEY], self._models)
-        yield (float(extracts[tfma.FEATURES_KEY][UNIT].item()), label, weight, *(float(p.item()) for p in each))
+        weight = _first(extracts[tfma.EXAMPLE_WEIGHTS_KEY], self._models) if self._weighted else np.ones(len(label))
+        yield np.stack([extracts[tfma.FEATURES_KEY][UNIT], label, weight, *each], axis=1).astype(np.float64)
 
 
-def _first(values: Any, models: tuple[str, ...]) -> float:
-    """Returns the value of an impression, the candidate's where TFMA keeps one for each model."""
-    return float((values[models[0]] if isinstance(values, dict) else values).item())
+def _first(values: Any, models: tuple[str, ...]) -> Any:
+    """Returns the values, the candidate's where TFMA keeps them for each model."""
+    return values[models[0]] if isinstance(values, dict) else values
 
 
 class _Combiner(beam.CombineFn):
@@ -180,12 +182,7 @@ class _Combiner(beam.CombineFn):
     def create_accumulator(self) -> Sketch:
         return Sketch(self._num_models)
 
-    def add_inputs(self, accumulator: Sketch, elements: Iterable[tuple[float, ...]]) -> Sketch:
-        for row in elements:
-            accumulator.add(row)
-        return accumulator
-
-    def add_input(self, accumulator: Sketch, element: tuple[float, ...]) -> Sketch:
+    def add_input(self, accumulator: Sketch, element: Array) -> Sketch:
         accumulator.add(element)
         return accumulator
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import array
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +48,8 @@ class Sketch:
 
     def __init__(self, num_models: int) -> None:
         self._width = _PREDICTIONS + num_models
-        self._buffer = array.array("d")
+        self._pending: list[Array] = []
+        self._num_pending = 0
         self._chunks: list[Array] = []
         self._num_kept = 0
         self._num_examples = 0
@@ -58,22 +57,23 @@ class Sketch:
         self._counts: list[Array] | None = None  # for each model [NUM_FOLDS, 2, NUM_BINS]
         self._moments: list[Array] = []  # for each model [NUM_FOLDS, len(MOMENTS)]
 
-    def add(self, row: Sequence[float]) -> None:
-        """Adds one impression.
+    def add(self, rows: Array) -> None:
+        """Adds impressions.
 
         Args:
-            row: A hash of the user, in [0, 2^53), or -1 minus one of the impression where there is no user; the label;
-                the weight; the prediction of each model.
+            rows: For each a hash of the user, in [0, 2^53), or -1 minus one of the impression where there is no user;
+                the label; the weight; the prediction of each model: [n, 3 + num_models].
         """
-        self._buffer.extend(row)
-        if len(self._buffer) >= _CHUNK_ROWS * self._width:
+        self._pending.append(rows)
+        self._num_pending += len(rows)
+        if self._num_pending >= _CHUNK_ROWS:
             self.compact()
 
     def compact(self) -> None:
-        """Turns the rows that were added one by one into an array."""
-        if self._buffer:
-            rows = np.frombuffer(self._buffer.tobytes()).reshape(-1, self._width)
-            self._buffer = array.array("d")
+        """Puts the rows that were added together."""
+        if self._pending:
+            rows = np.concatenate(self._pending)
+            self._pending, self._num_pending = [], 0
             self._num_examples += len(rows)
             if self._counts is not None:
                 self._count(rows)

@@ -14,16 +14,18 @@ from tfx.dsl.components.base.base_executor import BaseExecutor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
+from tfx.utils import path_utils
 
 from components.drift_gate.executor import read_drift
 from components.evaluation.results import read_evaluation
 from components.evaluation_report.collisions import find_collisions, read_statistics
 from components.evaluation_report.files import FIGURES, PAGE
+from components.evaluation_report.importance import Importance, explain, load_scorer, read_sample
 from components.evaluation_report.page import render
 from components.evaluation_report.report import Context, Examples, Split, make_report
 from components.schema_gate.executor import describe, read_anomalies
 from schemas import training_log
-from schemas.features import load_spec
+from schemas.features import FeatureSpec, load_spec
 from schemas.training_log import TrainingLog
 
 PACKAGES = {
@@ -33,6 +35,9 @@ PACKAGES = {
     "tensorflow_model_analysis": "tensorflow-model-analysis",
     "beam": "apache-beam",
 }
+
+
+_NUM_REPEATS = 3  # of each field's shuffle
 
 
 class Executor(BaseExecutor):
@@ -67,6 +72,7 @@ class Executor(BaseExecutor):
             training=_read_training(model),
             config=json.loads(exec_properties["config"]),
             versions=find_versions(),
+            importance=_find_importance(input_dict, load_spec(exec_properties["features"])),
         )
         figures = make_report(read_evaluation(evaluation.uri), context).to_json()
         page = render(json.loads(figures))
@@ -106,6 +112,20 @@ def read_examples(input_dict: dict[str, list[Artifact]], features: str) -> Examp
         drift=tuple(read_drift(artifact_utils.get_single_uri(input_dict["drift"]))),
         collisions=find_collisions(load_spec(features), read_statistics(training)),
     )
+
+
+def _find_importance(input_dict: dict[str, list[Artifact]], spec: FeatureSpec) -> Importance | None:
+    """Returns the importance of the fields, None where the model or the examples are not fit for it."""
+    model = artifact_utils.get_single_instance(input_dict["model"])
+    examples = artifact_utils.get_single_instance(input_dict["examples"])
+    count = json.loads(examples.get_string_custom_property("num_examples"))["eval"]
+    sample = read_sample(artifact_utils.get_split_uris([examples], "eval"), count, spec, _NUM_REPEATS)
+    saved_model = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
+    try:
+        return explain(spec, load_scorer(saved_model), sample, _NUM_REPEATS)
+    except ValueError as error:
+        logging.warning("the report is without the fields' importance: %s", error)
+        return None
 
 
 def _read_training(model: Artifact) -> TrainingLog | None:

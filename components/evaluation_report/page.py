@@ -23,21 +23,20 @@ import yaml
 from components.evaluation_report.charts import VEGA_LITE
 from components.evaluation_report.curve_plots import curve_charts
 from components.evaluation_report.metrics import find_metric
-from components.evaluation_report.slice_plots import AXES_HEIGHT, ROW_HEIGHT, importance_chart, size_chart, slice_chart
+from components.evaluation_report.slice_plots import AXES_HEIGHT, ROW_HEIGHT, importance_charts, size_chart, slice_chart
 from components.evaluation_report.time_plots import history_charts, training_charts
 
 ALL = "all impressions"
 _MISSING, _MINUS, _TIMES = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 _KINDS = {"value": "", "change": ", against the baseline"}
-_SECTIONS = ("metrics", "curves", "slices", "training", "examples")
+_SECTIONS = ("metrics", "curves", "slices", "fields", "training", "examples")
 
 
-def render(report: Mapping[str, Any], importance: Mapping[str, Any] | None = None) -> str:
+def render(report: Mapping[str, Any]) -> str:
     """Returns the page.
 
     Args:
         report: The content of `report.json`, see `components.evaluation_report.report`.
-        importance: Figures of the permutation importance by field, or None.
     """
     (overall,) = (part for part in report["slices"] if not part["slice"])
     rows = list(_metric_rows(overall))
@@ -45,8 +44,8 @@ def render(report: Mapping[str, Any], importance: Mapping[str, Any] | None = Non
     charts = curve_charts(report["curves"])
     if report["training"]:
         charts |= training_charts(report["training"])
-    if importance:
-        charts["importance"] = importance_chart(importance)
+    if report["importance"]:
+        charts |= importance_charts(report["importance"]["fields"])
     page_data = {
         "charts": charts,
         "slice_chart": slice_chart(("candidate", "baseline")),
@@ -72,8 +71,7 @@ def render(report: Mapping[str, Any], importance: Mapping[str, Any] | None = Non
         gates=sorted(gates, key=lambda gate: gate["passed"]),
         failed=[gate for gate in gates if not gate["passed"]],
         has_intervals=any(row["candidate"]["low"] is not None for row in rows),
-        importance=importance,
-        sections=_SECTIONS,
+        sections=[section for section in _SECTIONS if section != "fields" or report["importance"]],
     )
 
 

@@ -12,6 +12,7 @@ from components.drift_gate.measure import Movement
 from components.evaluation.results import Evaluation
 from components.evaluation_report.collisions import Collisions
 from components.evaluation_report.curves import Curves, make_curves
+from components.evaluation_report.importance import Importance
 from schemas.training_log import TrainingLog
 
 FORMAT = 1  # of report.json
@@ -70,6 +71,7 @@ class Context:
         training: The epochs of its training; None if the Trainer has left none.
         config: The pipeline's settings.
         versions: The packages' versions.
+        importance: How much it relies on each field; None where that could not be measured.
     """
 
     pipeline: str
@@ -82,6 +84,7 @@ class Context:
     training: TrainingLog | None
     config: Mapping[str, Any]
     versions: Mapping[str, str]
+    importance: Importance | None = None
 
 
 @dataclasses.dataclass(frozen=True)

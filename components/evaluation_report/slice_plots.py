@@ -65,16 +65,26 @@ def size_chart() -> Spec:
     return charts.chart([overall, {"mark": dots, "encoding": encoding}], None)
 
 
-def importance_chart(importance: Mapping[str, Any]) -> Spec:
-    """Returns the plot of the permutation importance, the greatest first.
+def importance_charts(fields: Sequence[Mapping[str, Any]]) -> dict[str, Spec]:
+    """Returns the plots of the permutation importance, by AUC and by log loss, the greatest first.
 
     Args:
-        importance: The figure of each field.
+        fields: See `importance.Importance`.
     """
-    rows = [{"field": field, **figure} for field, figure in importance.items()]
-    rows.sort(key=lambda row: -row["value"])
-    tips = tooltip(("field", "Field", ""), ("value", "Loss", ".4f"), ("low", "95% from", ".4f"), ("high", "to", ".4f"))
+    return {
+        "importance_auc": _importance_chart(fields, "auc", "AUC lost"),
+        "importance_log_loss": _importance_chart(fields, "log_loss", "log loss added"),
+    }
+
+
+def _importance_chart(fields: Sequence[Mapping[str, Any]], metric: str, title: str) -> Spec:
+    found = sorted(((field["field"], field[metric]) for field in fields), key=lambda pair: -pair[1]["value"])
+    rows = [
+        {"field": name, "low": lost["value"] - 2 * lost["spread"], "high": lost["value"] + 2 * lost["spread"]} | lost
+        for name, lost in found
+    ]
+    tips = tooltip(("field", "Field", ""), ("value", title, "+.4f"), ("spread", "standard deviation", ".4f"))
     position: Spec = {"y": {"field": "field", "type": "nominal", "sort": None, "axis": _SLICE_AXIS}}
-    value = {"x": quantitative("value", "lost", zero=True, nice=True)}
+    value = {"x": quantitative("value", title, zero=True, nice=True)}
     layers = charts.interval(position, value, "low", "high", {"value": "var(--candidate)"}, tips)
-    return charts.chart(layers, rows, height=ROW_HEIGHT * len(rows) + AXES_HEIGHT)
+    return charts.chart([_ZERO, *layers], rows, height=ROW_HEIGHT * len(rows) + AXES_HEIGHT)

@@ -4,6 +4,7 @@ import json
 
 from google.protobuf import json_format
 
+from components.evaluation.extractors import read_settings
 from components.evaluation.metrics import FIGURES, USER_FIGURES
 from pipeline.config import EvaluationConfig
 from pipeline.evaluation import make_eval_config
@@ -28,14 +29,14 @@ def _thresholds(metric):
 
 def test_metrics_label_and_slices_are_named():
     config = EvaluationConfig(slices=(("gender",), ("gender", "age")), min_slice_examples=7)
-    eval_config = make_eval_config(config, SPEC)
+    eval_config = make_eval_config(config, SPEC, "package.module:SPEC")
     names = set(_metrics(config))
-    assert {"ExampleCount", "AUC", "AUCPrecisionRecall", "BinaryCrossentropy", "Calibration"} <= names
+    assert {"AUC", "AUCPrecisionRecall", "binary_crossentropy", "Calibration", "example_count"} <= names
     assert {*FIGURES.values(), *USER_FIGURES.values(), "num_examples", "score_bins"} <= names
     (model,) = eval_config.model_specs
     assert (model.signature_name, model.prediction_key, model.label_key) == ("serving_default", "ctr", "click")
     assert [list(slicing.feature_keys) for slicing in eval_config.slicing_specs] == [[], ["gender"], ["gender", "age"]]
-    assert eval_config.options.min_slice_size.value == 7
+    assert read_settings(eval_config)["min_slice_examples"] == 7
 
 
 def test_without_a_group_key_there_are_no_metrics_by_user():

@@ -23,8 +23,8 @@ def _fill(rows, num_parts=1):
     parts = []
     for part in np.array_split(rows, num_parts):
         filled = Sketch(2)
-        for row in part.tolist():
-            filled.add(row)
+        for rows in np.array_split(part, 9):
+            filled.add(rows)
         parts.append(pickle.loads(pickle.dumps(filled)))
     merged = Sketch(2)
     for part in parts:

@@ -7,6 +7,7 @@ import numpy as np
 from components.drift_gate.measure import Movement
 from components.evaluation.results import Evaluation, Figure, Gate, ScoreHistogram, SliceEvaluation
 from components.evaluation_report.collisions import Collisions
+from components.evaluation_report.importance import FieldImportance, Importance, Lost
 from components.evaluation_report.report import Context, Examples, Split
 from schemas.training_log import TrainingLog
 
@@ -80,6 +81,17 @@ def context(*, has_baseline=True, config=None):
         training=TrainingLog("val_auc", 6, epochs),
         config=config or {"name": "movielens", "training": {"learning_rate": 0.0005}},
         versions={"tfx": "1.16.0", "tensorflow": "2.16.2"},
+        importance=Importance(
+            9_359,
+            3,
+            0.72,
+            0.61,
+            (
+                FieldImportance("item_id", Lost(0.08, 0.002), Lost(0.05, 0.001)),
+                FieldImportance("user_id", Lost(0.03, 0.001), Lost(0.06, 0.001)),
+                FieldImportance("gender", Lost(-0.0001, 0.0003), Lost(0.0, 0.0002)),
+            ),
+        ),
     )
 
 

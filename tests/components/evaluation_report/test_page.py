@@ -109,6 +109,22 @@ def test_what_it_was_trained_on_is_told():
     assert "learning_rate: 0.0005" in page
 
 
+def test_the_fields_stand_in_the_order_of_what_each_metric_loses_without_them(read_data):
+    page = render(_report())
+    assert '<a href="#fields">' in page
+    charts = read_data(page)["charts"]
+    order = {name: [row["field"] for row in charts[name]["data"]["values"]] for name in charts if "importance" in name}
+    assert order == {
+        "importance_auc": ["item_id", "user_id", "gender"],
+        "importance_log_loss": ["user_id", "item_id", "gender"],
+    }
+    (first, *_) = charts["importance_auc"]["data"]["values"]
+    assert (first["value"], first["low"], first["high"]) == pytest.approx((0.08, 0.076, 0.084))
+    without = render(_report() | {"importance": None})
+    assert "#fields" not in without
+    assert "importance_auc" not in read_data(without)["charts"]
+
+
 def test_a_model_without_epochs_or_anomalies_still_has_a_page():
     report = _report() | {"training": None}
     report["examples"] |= {"anomalies": ["train: age: <b>too old</b>"], "drift": [], "collisions": {}}

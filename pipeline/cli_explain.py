@@ -1,0 +1,88 @@
+"""`ctr explain`: what a model relies on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from components.evaluation_report.importance import Importance, Lost
+
+
+def add_commands(
+    main: click.Group,
+    config_option: Callable[[Any], Any],
+    one_line: Callable[..., contextlib.AbstractContextManager[None]],
+    silence: Callable[[], None],
+) -> None:
+    """Adds `explain` to the command line.
+
+    Args:
+        main: The command line.
+        config_option: The option `--config`.
+        one_line: Turns errors into their message and exit status 1.
+        silence: Keeps TensorFlow quiet.
+    """
+
+    @main.command(epilog="Example: ctr explain --repeats 10")
+    @config_option
+    @click.option(
+        "--model",
+        type=click.Path(path_type=pathlib.Path),
+        metavar="DIR",
+        help="A SavedModel's folder; by default the model pushed last or, where there is none, trained last.",
+    )
+    @click.option(
+        "--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="How often each field is shuffled."
+    )
+    @click.option("--json", "as_json", is_flag=True, help="Print the same figures as JSON.")
+    def explain(config: pathlib.Path | None, model: pathlib.Path | None, repeats: int, as_json: bool) -> None:
+        """Show how much a model relies on each field.
+
+        A field's values are shuffled among impressions of the newest run's eval split (20,000 at most, evenly over it):
+        how much AUC the model loses by that, and how much its log loss rises. Near zero: it hardly uses the field.
+        """
+        silence()
+        from pipeline.config import ConfigError, load_config
+        from pipeline.explain import explain_newest
+        from pipeline.history import ReportError
+
+        with one_line(ConfigError, ReportError, OSError, ValueError):
+            found, folder = explain_newest(load_config(config), model, repeats)
+        if as_json:
+            import dataclasses
+
+            click.echo(json.dumps({"model": folder} | dataclasses.asdict(found), indent=2))
+        else:
+            _print(found, folder)
+
+
+def _print(found: Importance, folder: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    console.print(Text(folder, "bold"), soft_wrap=True)
+    console.print(
+        f"AUC {found.auc:.4f}, log loss {found.log_loss:.4f} on {found.num_examples:,} impressions; each field "
+        f"shuffled {found.num_repeats} times, \N{PLUS-MINUS SIGN} their standard deviation",
+        soft_wrap=True,
+        highlight=False,
+    )
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("field")
+    table.add_column("AUC lost", justify="right")
+    table.add_column("log loss added", justify="right")
+    for field in found.fields:
+        table.add_row(Text(field.field), _show(field.auc), _show(field.log_loss))
+    console.print(table)
+
+
+def _show(lost: Lost) -> str:
+    return f"{lost.value:+.4f} \N{PLUS-MINUS SIGN} {lost.spread:.4f}"

@@ -1,0 +1,71 @@
+"""`ctr explain`: what a pipeline's newest model relies on, measured on the newest eval split."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import sys
+
+from ml_metadata import MetadataStore
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from components.evaluation_report.importance import Importance, explain, load_scorer, read_sample
+from pipeline.config import PipelineConfig
+from pipeline.history import ReportError, open_store
+from pipeline.preflight import PreflightError, find_latest_model
+from schemas.features import load_spec
+
+
+def explain_newest(
+    config: PipelineConfig, model: pathlib.Path | None = None, num_repeats: int = 5
+) -> tuple[Importance, str]:
+    """Explains a model on the raw eval examples of the newest run.
+
+    Args:
+        config: The pipeline's settings.
+        model: A SavedModel; by default the pushed one or, where none has been pushed, the one trained last.
+        num_repeats: How often each field is shuffled.
+
+    Returns:
+        The importance, and where the model is.
+
+    Raises:
+        ReportError: There are no examples, or no model.
+        ValueError: The model or the examples cannot be used; the message says why.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    spec = load_spec(config.features)
+    store = open_store(config)
+    examples = _newest(store, "Examples", having="num_rows")
+    if examples is None:
+        raise ReportError(f"{config.name} has no examples yet: run `ctr run` first")
+    folder = str(model or _find_model(config, store))
+    count = json.loads(examples.custom_properties["num_examples"].string_value)["eval"]
+    sample = read_sample([os.path.join(examples.uri, "Split-eval")], count, spec, num_repeats)
+    return explain(spec, load_scorer(folder), sample, num_repeats), folder
+
+
+def _find_model(config: PipelineConfig, store: MetadataStore) -> pathlib.Path:
+    try:
+        return find_latest_model(config)
+    except PreflightError:
+        trained = _newest(store, "Model")
+        if trained is None:
+            raise ReportError(f"{config.name} has no model yet: run `ctr run` first") from None
+        return pathlib.Path(trained.uri, "Format-Serving")
+
+
+def _newest(store: MetadataStore, kind: str, having: str = "") -> mlmd.Artifact | None:
+    """Returns the newest artifact of a type whose files are there, and that has a property."""
+    if kind not in {found.name for found in store.get_artifact_types()}:
+        return None
+    made = [
+        artifact
+        for artifact in store.get_artifacts_by_type(kind)
+        if artifact.state == mlmd.Artifact.LIVE
+        and (not having or having in artifact.custom_properties)
+        and os.path.isdir(artifact.uri)
+    ]
+    return max(made, key=lambda artifact: artifact.id, default=None)
