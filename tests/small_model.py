@@ -80,13 +80,17 @@ def export_small_model(home: pathlib.Path) -> DeepFM:
     """Writes the SavedModel `home/model`, with weights that look trained, and returns the model in memory."""
     feature_spec = {name: tf.io.VarLenFeature(kind) for name, kind in _kinds().items()}
     raw = [
-        {name: values.values.numpy() for name, values in tf.io.parse_single_example(to_example(row), feature_spec).items()}
+        {
+            name: values.values.numpy()
+            for name, values in tf.io.parse_single_example(to_example(row), feature_spec).items()
+        }
         for row in make_rows(64)
     ]
     with tft_beam.Context(temp_dir=str(home / "transform_temporary")):
-        _, transform_fn = (raw, dataset_metadata.DatasetMetadata(make_schema(SPEC))) | tft_beam.AnalyzeAndTransformDataset(
-            lambda inputs: transform_impressions(inputs, SPEC)
-        )
+        _, transform_fn = (
+            raw,
+            dataset_metadata.DatasetMetadata(make_schema(SPEC)),
+        ) | tft_beam.AnalyzeAndTransformDataset(lambda inputs: transform_impressions(inputs, SPEC))
         _ = transform_fn | tft_beam.WriteTransformFn(str(home / "transform"))
     model = model_fn(SPEC, ModelConfig(embedding_dim=4, hidden_units=(8,)), seed=1)
     generator = np.random.default_rng(0)

@@ -75,7 +75,8 @@ def _ask(saved_model: str, examples: Sequence[bytes], image: str, timeout_second
         ctrs: list[float] = []
         for start in range(0, len(examples), _BATCH):
             instances = [
-                {"examples": {"b64": base64.b64encode(example).decode()}} for example in examples[start : start + _BATCH]
+                {"examples": {"b64": base64.b64encode(example).decode()}}
+                for example in examples[start : start + _BATCH]
             ]
             body = json.dumps({"signature_name": "serving_default", "instances": instances}).encode()
             answer = _get(urllib.request.Request(f"{url}:predict", body), timeout_seconds)

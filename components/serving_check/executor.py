@@ -151,6 +151,8 @@ def check_warmup_file(saved_model: str) -> Check:
         count = len(read_warmup(saved_model))
     except Exception as error:
         return _failed("warm-up file", f"{_WARMUP} cannot be read, TF Serving would not start: {_one_line(error)}")
+    if not count:  # which a file that is cut off within its first record looks like, too
+        return _failed("warm-up file", f"{_WARMUP} holds no request: export the model again")
     return {"check": "warm-up file", "ok": True, "text": f"{count} requests"}
 
 

@@ -15,7 +15,10 @@ import tensorflow as tf
 from pipeline.config import ServingCheckConfig
 from tests.small_model import make_rows, to_example
 
-SETTINGS = dataclasses.asdict(ServingCheckConfig()) | {"max_p50_ms": 1e3, "max_p99_ms": 1e4}  # other work may go on here
+SETTINGS = dataclasses.asdict(ServingCheckConfig()) | {
+    "max_p50_ms": 1e3,
+    "max_p99_ms": 1e4,
+}  # other work may go on here
 Break = Callable[[Callable[[], dict[str, tf.Tensor]], dict[str, tf.Tensor]], dict[str, tf.Tensor]]
 
 

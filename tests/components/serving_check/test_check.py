@@ -87,7 +87,8 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("changes", "name", "text"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_model_fails_the_check_that_is_for_it(job, break_model, changes, name, text):
+def test_a_broken_model_fails_the_check_that_is_for_it(job, break_model, monkeypatch, changes, name, text):
+    monkeypatch.setattr(check, "CHECKS", {name: check.CHECKS[name]} if name in check.CHECKS else {})  # for speed
     failures = _failures(_run(job | {"model": str(break_model(**changes))}))
     assert text in failures[name]
 
