@@ -89,7 +89,7 @@ def plan_portions(window: Window) -> list[Portion]:
             if not window.is_partitioned:
                 first, last = ((day - EPOCH).days for day in (split.days[0], split.days[-1]))
                 days = Days(first, last, with_undated=file not in seen)
-            pieces.append(_whole(file, days))
+            pieces.append(whole(file, days))
         seen |= set(split.files)
         portions += [Portion(name, len(portions) + index, taken) for index, taken in enumerate(cut(pieces))]
         if not any(piece.size for piece in pieces):
@@ -121,7 +121,16 @@ def cut(pieces: Sequence[Piece]) -> list[tuple[Piece, ...]]:
     return groups
 
 
-def _whole(file: pathlib.Path, days: Days | None) -> Piece:
+def whole(file: pathlib.Path, days: Days | None = None) -> Piece:
+    """Returns all rows of a file as one piece.
+
+    Args:
+        file: The file.
+        days: Of a flat log: which of the rows are wanted.
+
+    Raises:
+        LogError: It has been removed.
+    """
     if not file.exists():
         raise LogError(f"{file} has been removed since the run began: run again")
     num_rows = count_rows(file)

@@ -13,8 +13,8 @@ from tfx_bsl.public import tfxio
 from tfx_bsl.tfxio import tensor_adapter
 
 from components.evaluation.extractors import custom_extractors
+from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.evaluation import make_eval_config
-from pipeline.pipeline import LOCAL_BEAM_ARGS
 from schemas.features import FeatureSpec, IdFeature, IdSequence
 
 SPEC = FeatureSpec(
