@@ -1,10 +1,10 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 PYTHON := .venv/bin/python
-SOURCES := pipeline components transform trainer schemas kubeflow tests benchmarks setup.py
+SOURCES := pipeline components transform trainer schemas kubeflow tests benchmarks examples setup.py
 
 .PHONY: help setup browser run test test-unit lint format lock kubeflow-local \
-	bench-ingest bench-quality bench-speed bench-continuous bench-analyzer-cache bench-evaluate
+	bench-ingest bench-quality bench-speed bench-continuous bench-analyzer-cache bench-evaluate bench-serving
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "%-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench-analyzer-cache: setup ## Transform of a window that has moved by a day, wi
 
 bench-evaluate: setup ## speed of the evaluation, beside TFMA's own metrics alone
 	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.evaluate
+
+bench-serving: setup ## latency and examples/s of the exported model, beside plain Keras and parsing alone
+	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.serving
 
 kubeflow-local: setup ## the pipeline in real containers on this machine's Docker engine; see kubeflow/README.md
 	@kubeflow/local.sh

@@ -25,8 +25,8 @@ from components.curated_schema_gen.component import CuratedSchemaGen
 from components.earlier.artifacts import EarlierArtifactStrategy
 from components.impression_log_example_gen.component import ImpressionLogExampleGen
 from components.transform_by_day.component import TransformByDay
+from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.local import ReportingDagRunner
-from pipeline.pipeline import LOCAL_BEAM_ARGS
 from schemas.features import load_spec
 from schemas.tfmd import schema_text
 

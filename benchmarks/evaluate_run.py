@@ -21,9 +21,9 @@ from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEv
 from benchmarks.evaluate_data import SLICES, SPEC
 from components.evaluation.component import Executor
 from components.evaluation.extractors import custom_extractors
+from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import EvaluationConfig
 from pipeline.evaluation import make_eval_config
-from pipeline.pipeline import LOCAL_BEAM_ARGS
 
 TFMA_METRICS = ("ExampleCount", "AUC", "AUCPrecisionRecall", "BinaryCrossentropy", "Calibration")
 

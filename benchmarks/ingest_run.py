@@ -21,7 +21,7 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import example_gen_pb2
 
 from components.impression_log_example_gen.component import ImpressionLogExampleGen
-from pipeline.pipeline import LOCAL_BEAM_ARGS
+from pipeline.beam import LOCAL_BEAM_ARGS
 
 
 def make_component(name: str, log: str, quarantine: str) -> Any:

@@ -82,7 +82,7 @@ def _transform(spec: FeatureSpec, folder: pathlib.Path) -> tuple[str, str]:
 
     from components.curated_schema_gen.component import CuratedSchemaGen
     from components.impression_log_example_gen.component import ImpressionLogExampleGen
-    from pipeline.pipeline import LOCAL_BEAM_ARGS
+    from pipeline.beam import LOCAL_BEAM_ARGS
     from schemas.tfmd import schema_text
 
     attribute = {spec.name: key for key, spec in vars(speed_specs).items() if isinstance(spec, FeatureSpec)}[spec.name]

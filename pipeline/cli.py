@@ -7,13 +7,12 @@ import datetime
 import os
 import pathlib
 import sys
-import warnings
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 import click
 
-from pipeline import cli_explain, cli_kubeflow, cli_report
+from pipeline import cli_explain, cli_kubeflow, cli_report, cli_serving
 
 _CONFIG = click.option(
     "--config",
@@ -214,7 +213,7 @@ def rollback(config: pathlib.Path | None, overrides: tuple[str, ...], to: int | 
     The model taken back stays on disk, and is not pushed again: the runs that come compare with the restored one, and
     go on from it.
     """
-    _silence_tensorflow()
+    cli_serving.silence_tensorflow()
     from pipeline.config import ConfigError, load_config
     from pipeline.lock import LockedError, hold_lock
     from pipeline.preflight import PreflightError, find_latest_model, home
@@ -227,55 +226,6 @@ def rollback(config: pathlib.Path | None, overrides: tuple[str, ...], to: int | 
             done = roll_back(settings, to)
     click.echo(f"version {done.version} is in service: a copy of {done.restored_from}, model {done.model_uri}")
     click.echo(f"taken back: {', '.join(map(str, done.taken_back))}")
-
-
-@main.command(epilog="Example: ctr predict --input impressions.jsonl > ctrs.jsonl")
-@click.option(
-    "--model",
-    default="latest",
-    show_default=True,
-    metavar="DIR|latest",
-    help="A SavedModel's folder, or the model that the config's pipeline has pushed last.",
-)
-@click.option(
-    "--input",
-    "lines",
-    type=click.File("rb"),
-    default="-",
-    metavar="FILE|-",
-    help="JSON objects, one a line; by default standard input.",
-)
-@_CONFIG
-def predict(model: str, lines: IO[bytes], config: pathlib.Path | None) -> None:
-    """Score impressions with a pushed model.
-
-    Writes a line {"ctr": 0.1234} for each line read. A line that cannot be scored gives {"error": ..., "line": ...} in
-    its place, and exit status 1 at the end.
-    """
-    from pipeline.config import ConfigError, load_config
-    from pipeline.preflight import PreflightError, find_latest_model
-
-    with _one_line(ConfigError, PreflightError):
-        directory = find_latest_model(load_config(config)) if model == "latest" else pathlib.Path(model)
-    _silence_tensorflow()
-    from pipeline.predict import ModelError, load_model
-    from pipeline.predict import predict as predict_lines
-
-    with _one_line(ModelError):
-        counts = predict_lines(load_model(directory), lines, sys.stdout)
-    click.echo(f"{counts.scored:,} scored, {counts.failed:,} failed, with {directory}", err=True)
-    if counts.failed:
-        sys.exit(1)
-
-
-def _silence_tensorflow() -> None:
-    """Call it before TensorFlow is imported.
-
-    It says which GPU libraries are not there, and Google's packages that Python 3.10 is old. What goes wrong is raised,
-    not only logged.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="google")
 
 
 @contextlib.contextmanager
@@ -295,7 +245,8 @@ def _print_error(message: str) -> None:
 
 cli_kubeflow.add_commands(main, _CONFIG, _one_line)
 cli_report.add_commands(main, _CONFIG, _one_line)
-cli_explain.add_commands(main, _CONFIG, _one_line, _silence_tensorflow)
+cli_explain.add_commands(main, _CONFIG, _one_line)
+cli_serving.add_commands(main, _CONFIG, _one_line)
 
 if __name__ == "__main__":
     main(prog_name="ctr")

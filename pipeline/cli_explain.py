@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli_serving import silence_tensorflow
+
 if TYPE_CHECKING:
     from components.evaluation_report.importance import Importance, Lost
 
@@ -18,7 +20,6 @@ def add_commands(
     main: click.Group,
     config_option: Callable[[Any], Any],
     one_line: Callable[..., contextlib.AbstractContextManager[None]],
-    silence: Callable[[], None],
 ) -> None:
     """Adds `explain` to the command line.
 
@@ -26,7 +27,6 @@ def add_commands(
         main: The command line.
         config_option: The option `--config`.
         one_line: Turns errors into their message and exit status 1.
-        silence: Keeps TensorFlow quiet.
     """
 
     @main.command(epilog="Example: ctr explain --repeats 10")
@@ -47,7 +47,7 @@ def add_commands(
         A field's values are shuffled among impressions of the newest run's eval split (20,000 at most, evenly over it):
         how much AUC the model loses by that, and how much its log loss rises. Near zero: it hardly uses the field.
         """
-        silence()
+        silence_tensorflow()
         from pipeline.config import ConfigError, load_config
         from pipeline.explain import explain_newest
         from pipeline.history import ReportError

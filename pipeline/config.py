@@ -140,6 +140,8 @@ class ServingCheckConfig:
         max_p99_ms: Greatest 99th percentile of it.
         max_size_mb: Greatest size of the model's files, in megabytes.
         timeout_seconds: After how long the check ends and fails.
+        docker_image: TensorFlow Serving's image, such as `tensorflow/serving:2.19.1`, to be asked for the same in a
+            container, where a Docker engine is at hand; null for the check without.
     """
 
     num_examples: Positive = 256
@@ -148,6 +150,7 @@ class ServingCheckConfig:
     max_p99_ms: Annotated[float, Field(gt=0)] = 200.0
     max_size_mb: Annotated[float, Field(gt=0)] = 4000.0
     timeout_seconds: Annotated[float, Field(gt=0)] = 600.0
+    docker_image: str | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -29,6 +29,7 @@ from components.model_pusher.component import ModelPusher
 from components.schema_gate.component import SchemaGate
 from components.serving_check.component import ServingCheck
 from components.transform_by_day.component import TransformByDay
+from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import PipelineConfig, config_to_json
 from pipeline.evaluation import make_eval_config
 from pipeline.fingerprint import source_fingerprint
@@ -37,13 +38,6 @@ from schemas.features import NumericFeature, load_spec
 from trainer.run import run_fn
 from trainer.tuner import tuner_fn
 from transform.preprocessing import preprocessing_fn
-
-# Beam's direct runner by its full name: 2.77 would try Prism, which it has to download; 2.61 does not know the short
-# name. The image is never used; naming one keeps TFX from building a source distribution of itself for every executor.
-LOCAL_BEAM_ARGS = (
-    "--runner=apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
-    "--sdk_container_image=unused",
-)
 
 # A run goes on where one of these has failed, and says so: no other component needs what it makes. See ADR 0014.
 OPTIONAL_NODES = frozenset({"EvaluationReport"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import io
 import json
 import math
 import pathlib
@@ -16,6 +16,8 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from schemas.tfmd import SCHEMA_ASSET, SERVING, features_in
 
+MAX_LINE_BYTES = 16 << 20
+_CHUNK_BYTES = 1 << 18
 _INT64 = range(-(2**63), 2**63)
 _MAX_FLOAT32 = 3.4028234663852886e38
 
@@ -81,20 +83,42 @@ def load_model(directory: pathlib.Path) -> Model:
     return Model(schema, lambda examples: saved_model.signatures["serving_default"](**{name: examples}))
 
 
-def predict(model: Model, lines: Iterable[bytes], output: TextIO, batch_size: int = 1024) -> Counts:
+def read_batches(stream: io.BufferedIOBase, batch_size: int = 1024) -> Iterator[list[bytes]]:
+    """Yields a stream's lines as they come, some together: never more than `batch_size`, and those that are there.
+
+    It waits for a first line only, so that who writes one and waits for its answer gets it. Of a line that is longer
+    than `MAX_LINE_BYTES` one byte more than that is kept, so that memory is bounded.
+
+    Args:
+        stream: Lines; the last one may lack its end.
+        batch_size: The greatest number of lines to score together.
+    """
+    pending = bytearray()
+    while chunk := stream.read1(_CHUNK_BYTES):  # what is there, without waiting for more
+        first, *lines = chunk.split(b"\n")
+        pending += first[: MAX_LINE_BYTES + 1 - len(pending)]
+        if lines:
+            ended = [bytes(pending), *lines[:-1]]
+            pending = bytearray(lines[-1])
+            for start in range(0, len(ended), batch_size):
+                yield ended[start : start + batch_size]
+    if pending:
+        yield [bytes(pending)]
+
+
+def predict(model: Model, batches: Iterable[Sequence[bytes]], output: TextIO) -> Counts:
     """Scores lines; for each writes, in order, `{"ctr": 0.5}` or `{"error": "line 7: why", "line": 7}`.
 
     Args:
         model: The model.
-        lines: A JSON object each. Columns that the model does not know are ignored; null is a missing value.
-        output: Where to write the answers.
-        batch_size: Number of lines that are scored together.
+        batches: Lines to be scored together; each a JSON object. Columns that the model does not know are ignored; null
+            is a missing value.
+        output: Where to write the answers; those of a batch are there before the next one is asked for.
     """
     scored = failed = 0
-    numbered = enumerate(lines, start=1)
-    while batch := list(itertools.islice(numbered, batch_size)):
-        answers = _score(model, [line for _, line in batch])
-        for (number, _), answer in zip(batch, answers, strict=True):
+    for batch in batches:
+        first = scored + failed + 1
+        for number, answer in enumerate(_score(model, batch), start=first):
             if isinstance(answer, str):
                 failed += 1
                 output.write(json.dumps({"error": f"line {number}: {answer}", "line": number}) + "\n")
@@ -125,7 +149,7 @@ def _call(model: Model, examples: list[bytes]) -> Iterator[float | str]:
         return
     try:
         ctrs = model.signature(tf.constant(examples))["ctr"].numpy()  # [batch, 1]
-    except tf.errors.OpError as error:
+    except (tf.errors.OpError, UnicodeDecodeError) as error:  # the latter: TensorFlow cannot print the former
         if len(examples) == 1:
             yield f"the model rejects it: {_one_line(error)}"
             return
@@ -147,6 +171,8 @@ def parse_request(line: bytes, schema: Mapping[str, schema_pb2.Feature]) -> byte
     Raises:
         RequestError: The line is not a JSON object, or a value does not fit its column.
     """
+    if len(line) > MAX_LINE_BYTES:
+        raise RequestError(f"longer than {MAX_LINE_BYTES:,} bytes")
     try:
         request = json.loads(line.decode("utf-8-sig"), parse_constant=_reject_constant)
     except json.JSONDecodeError as error:
@@ -213,7 +239,10 @@ def _reject_constant(constant: str) -> None:
 
 
 def _show(value: Any) -> str:
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        text = f"a {type(value).__name__} that is nested too deeply"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -33,7 +33,7 @@ def export(
         predict: for each feature a dense tensor of its name -> `ctr` float32 [batch, 1]. An id is int64 or string
             [batch], negative or empty where it is missing. A number is float32 [batch], NaN where it is missing. A
             sequence is [batch, any], with `<name>_length` int64 [batch], the number of its ids; what is behind them is
-            padding and not read.
+            padding and not read. Inputs of different batch sizes are an InvalidArgument error.
         transform_features: serialized raw tf.Examples with their label, string [batch] -> the transformed features.
 
     Args:

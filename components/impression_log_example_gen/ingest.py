@@ -11,10 +11,11 @@ and then raise an error of another class with the sentence somewhere within it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -68,34 +69,40 @@ def ingest(
     num_rows = sum(piece.size for portion in portions for piece in portion.pieces)
     keys, duplicates = (_make_folder(folder, name) if key else "" for name in ("keys", "duplicates"))
     first = Job(columns, folder, key, keys, num_partitions=1 + num_rows // _ROWS_PER_PARTITION)
-    reports = _run(make_beam_pipeline, portions, first)
-    corrupt: dict[pathlib.Path, Corrupt] = {}
-    for report in reports.values():
-        for file, found in report.corrupt.items():
-            known = corrupt.setdefault(pathlib.Path(file), Corrupt(found.message, 0))
-            known.num_rows = max(known.num_rows, found.num_rows)
+    reports = run_portions(make_beam_pipeline, portions, functools.partial(write_portion, job=first), folder)
+    corrupt = find_corrupt(reports)
     rows_of_file = _rows_of_files(reports)
     if key:
         _find_duplicates(make_beam_pipeline, first, reports, corrupt, duplicates)
     again = [portion for portion in portions if key or any(piece.file in corrupt for piece in portion.pieces)]
     if again:
         job = Job(columns, folder, key, duplicates=duplicates, corrupt=frozenset(corrupt))
-        reports |= _run(make_beam_pipeline, again, job)
-    for report in reports.values():
-        for file in report.corrupt:  # which it was not before
-            raise LogError(f"{file} has changed while it was read: run again when its writer is done")
+        reports |= run_portions(make_beam_pipeline, again, functools.partial(write_portion, job=job), folder)
+    require_unchanged(reports)
     return Outcome(reports, corrupt, {file: rows for file, rows in rows_of_file.items() if file not in corrupt})
 
 
-def _run(make_beam_pipeline: MakePipeline, portions: list[Portion], job: Job) -> dict[Portion, Report]:
-    """Returns each portion's report."""
-    folder = _make_folder(job.folder, uuid.uuid4().hex)
+def run_portions(
+    make_beam_pipeline: MakePipeline, portions: list[Portion], write: Callable[[Portion], Report], folder: str
+) -> dict[Portion, Report]:
+    """Does something with each portion, and returns its report.
+
+    Args:
+        make_beam_pipeline: Returns a new Beam pipeline.
+        portions: The portions.
+        write: What a worker does with one.
+        folder: A folder that all workers reach.
+
+    Raises:
+        LogError: One of them has raised it: of several that of the first portion.
+    """
+    folder = _make_folder(folder, uuid.uuid4().hex)
     with make_beam_pipeline() as pipeline:
         (
             pipeline
             | "Portions" >> beam.Create(portions)
             | "Distribute" >> beam.Reshuffle()
-            | "Write" >> beam.ParDo(WritePortion(job, folder))
+            | "Write" >> beam.ParDo(WritePortion(write, folder))
         )
     reports = {}
     for portion in portions:
@@ -105,6 +112,27 @@ def _run(make_beam_pipeline: MakePipeline, portions: list[Portion], job: Job) ->
             raise LogError(report.problem)
         reports[portion] = report
     return reports
+
+
+def find_corrupt(reports: Mapping[Portion, Report]) -> dict[pathlib.Path, Corrupt]:
+    """Returns the files that a portion found corrupt."""
+    corrupt: dict[pathlib.Path, Corrupt] = {}
+    for report in reports.values():
+        for file, found in report.corrupt.items():
+            known = corrupt.setdefault(pathlib.Path(file), Corrupt(found.message, 0))
+            known.num_rows = max(known.num_rows, found.num_rows)
+    return corrupt
+
+
+def require_unchanged(reports: Mapping[Portion, Report]) -> None:
+    """Raises an error if a file is corrupt now that what was corrupt is left out.
+
+    Raises:
+        LogError: There is one.
+    """
+    for report in reports.values():
+        for file in report.corrupt:
+            raise LogError(f"{file} has changed while it was read: run again when its writer is done")
 
 
 def _find_duplicates(
@@ -130,9 +158,9 @@ def _find_duplicates(
 class WritePortion(beam.DoFn):
     """Writes one portion, and its report to a file."""
 
-    def __init__(self, job: Job, folder: str) -> None:
+    def __init__(self, write: Callable[[Portion], Report], folder: str) -> None:
         super().__init__()
-        self._job = job
+        self._write = write
         self._folder = folder
 
     def process(self, element: Portion) -> Iterable[Any]:
@@ -142,7 +170,7 @@ class WritePortion(beam.DoFn):
             element: The portion.
         """
         try:
-            report = write_portion(element, self._job)
+            report = self._write(element)
         except LogError as error:
             report = Report(problem=str(error))
         unfinished = os.path.join(self._folder, uuid.uuid4().hex)

@@ -96,7 +96,7 @@ def plan_portions(window: Window, *, by_day: bool = False) -> list[Portion]:
             if not window.is_partitioned:
                 first, last = ((day - EPOCH).days for day in (split.days[0], split.days[-1]))
                 days = Days(first, last, with_undated=file not in seen)
-            pieces.append(_whole(file, days))
+            pieces.append(whole(file, days))
         seen |= set(split.files)
         for day, of_day in _by_day(pieces) if by_day and window.is_partitioned else [(None, pieces)]:
             portions += [Portion(name, len(portions) + index, taken, day) for index, taken in enumerate(cut(of_day))]
@@ -134,7 +134,16 @@ def _by_day(pieces: Sequence[Piece]) -> list[tuple[str | None, list[Piece]]]:
     return [(day, list(of_day)) for day, of_day in itertools.groupby(pieces, lambda piece: day_name(piece.file))]
 
 
-def _whole(file: pathlib.Path, days: Days | None) -> Piece:
+def whole(file: pathlib.Path, days: Days | None = None) -> Piece:
+    """Returns all rows of a file as one piece.
+
+    Args:
+        file: The file.
+        days: Of a flat log: which of the rows are wanted.
+
+    Raises:
+        LogError: It has been removed.
+    """
     if not file.exists():
         raise LogError(f"{file} has been removed since the run began: run again")
     num_rows = count_rows(file)

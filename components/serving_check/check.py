@@ -71,6 +71,11 @@ class Served:
         """Returns the ctr of dense features."""
         return self.signatures["predict"](**inputs)["ctr"].numpy()
 
+    def transform(self, examples: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:
+        """Returns the transformed features of serialized examples, [batch, any] each."""
+        outputs = self.signatures["transform_features"](examples=tf.constant(list(examples), tf.string))
+        return {name: values.numpy() for name, values in outputs.items()}
+
     @property
     def inputs(self) -> dict[str, tf.TensorSpec]:
         """The inputs of `predict` by their names."""
@@ -151,11 +156,16 @@ def check_replay(job: dict[str, Any], served: Served, examples: list[bytes], ctr
 
 
 def check_transform(job: dict[str, Any], served: Served, examples: list[bytes], ctrs: Ctrs) -> str:
-    """`transform_features` answers with a row for each example."""
-    features = served.signatures["transform_features"](examples=tf.constant(examples))
+    """`transform_features` answers with a row for each example, the same one by one and in a batch."""
+    features = served.transform(examples)
+    single = [served.transform([example]) for example in examples[:_BATCH]]
     for name, values in features.items():
-        if values.shape[0] != len(examples) or not np.all(np.isfinite(values.numpy())):
+        if values.shape[0] != len(examples) or not np.all(np.isfinite(values)):
             raise CheckError(f"transform_features gives {name} of shape {values.shape} or a value that is not finite")
+        alone = np.concatenate([row[name] for row in single])
+        limit = job["limits"]["max_difference"]
+        if alone.shape != values[:_BATCH].shape or not np.allclose(alone, values[:_BATCH], rtol=limit, atol=limit):
+            raise CheckError(f"transform_features gives another {name} for an example alone than in a batch")
     return f"{', '.join(sorted(features))}"
 
 
@@ -199,16 +209,20 @@ def check_hostile(job: dict[str, Any], served: Served, examples: list[bytes], ct
             raise CheckError(f"{name}: {type(error).__name__} instead of InvalidArgument: {error}") from error
         else:
             if name.startswith("malformed"):
-                raise CheckError(f"{name}: answered with {answer.tolist()}, must be InvalidArgument")
+                raise CheckError(f"{name}: answered with {_short(answer)}, must be InvalidArgument")
             if not np.all((answer >= 0) & (answer <= 1)):
-                raise CheckError(f"{name}: ctr {answer.tolist()} is not in [0, 1]")
+                raise CheckError(f"{name}: ctr {_short(answer)} is not in [0, 1]")
         after = served.serve(examples[:1])
         if not abs(after - ctrs[:1]).max() <= job["limits"]["max_difference"]:
             raise CheckError(f"{name}: the requests after it get another ctr than before")
     return f"{counts['answered']} answered, {counts['refused']} refused"
 
 
-def hostile_requests(served: Served, example: bytes) -> Iterator[tuple[str, Callable[[], Ctrs]]]:
+def _short(answer: Any) -> str:
+    return str(answer.tolist() if isinstance(answer, np.ndarray) else answer)[:100]
+
+
+def hostile_requests(served: Served, example: bytes) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Yields requests: a name, and what sends it. `valid` ones must be answered, `malformed` ones refused."""
     inputs = served.inputs
     for name, examples in [
@@ -223,8 +237,13 @@ def hostile_requests(served: Served, example: bytes) -> Iterator[tuple[str, Call
         yield name, functools.partial(served.session_call, examples)
     empty = {name: tf.zeros([0] * spec.shape.rank, spec.dtype) for name, spec in inputs.items()}
     yield "valid: predict, empty batch", functools.partial(served.predict, empty)
+    yield "malformed: transform_features", functools.partial(served.transform, [b"not an example"])
     dense = to_dense([example], inputs)
+    two = to_dense([example, example], inputs)
     for name in inputs:
+        changed = two | {name: dense[name]}
+        if len(inputs) > 1:
+            yield f"malformed: predict, one {name} for two impressions", functools.partial(served.predict, changed)
         length = f"{name}_length"
         if length not in inputs:
             continue

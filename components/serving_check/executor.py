@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 from google.protobuf import json_format
+from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_model_analysis.proto import config_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 from tfx.dsl.components.base.base_executor import BaseExecutor
@@ -24,6 +25,7 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils, path_utils
 
+from components.serving_check.docker import check_in_docker
 from components.serving_check.evaluator import evaluator_predictions
 
 REPORT = "serving_check.json"
@@ -59,21 +61,47 @@ class Executor(BaseExecutor):
         settings = json.loads(exec_properties["settings"])
         eval_config = json_format.Parse(exec_properties["eval_config"], config_pb2.EvalConfig())
         model = artifact_utils.get_single_instance(input_dict["model"])
-        saved_model = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
+        model_uri = saved_model = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
         examples = read_sample(input_dict["examples"], settings["num_examples"])
         schema = io_utils.SchemaReader().read(
             io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
         )
-        report = [check_warmup_file(saved_model)]
-        predictions: list[float] = []
-        try:
-            predictions = evaluator_predictions(saved_model, examples, schema, eval_config)
-        except Exception as error:  # whatever the model raises: that is a verdict on it
-            report.append(
-                _failed("the Evaluator's predictions", f"TFMA cannot predict with the model: {_one_line(error)}")
-            )
-        report += run_check(saved_model, examples, predictions, settings)
+        with tempfile.TemporaryDirectory() as folder:
+            if "://" in saved_model:  # other processes read files
+                saved_model = os.path.join(folder, "model")
+                io_utils.copy_dir(model_uri, saved_model)
+            report = check_model(saved_model, examples, schema, eval_config, settings)
         write_blessing(artifact_utils.get_single_instance(output_dict["blessing"]), report)
+
+
+def check_model(
+    saved_model: str,
+    examples: Sequence[bytes],
+    schema: schema_pb2.Schema,
+    eval_config: config_pb2.EvalConfig,
+    settings: Mapping[str, Any],
+) -> list[Check]:
+    """Returns all checks of a model.
+
+    Args:
+        saved_model: The SavedModel's folder, on this machine.
+        examples: Raw serialized tf.Examples.
+        schema: Their schema.
+        eval_config: The Evaluator's.
+        settings: The fields of `pipeline.config.ServingCheckConfig`.
+    """
+    report = [check_warmup_file(saved_model)]
+    predictions: list[float] = []
+    try:
+        predictions = evaluator_predictions(saved_model, examples, schema, eval_config)
+    except Exception as error:  # whatever the model raises: that is a verdict on it
+        report.append(_failed("the Evaluator's predictions", f"TFMA cannot predict with the model: {_one_line(error)}"))
+    report += run_check(saved_model, examples, predictions, settings)
+    image = settings["docker_image"]
+    if image and predictions:
+        limits = {name: settings[name] for name in ("max_difference", "timeout_seconds")}
+        report.append(check_in_docker(saved_model, examples, predictions, image, **limits))
+    return report
 
 
 def read_sample(examples: Sequence[Artifact], count: int) -> list[bytes]:
@@ -123,6 +151,8 @@ def check_warmup_file(saved_model: str) -> Check:
         count = len(read_warmup(saved_model))
     except Exception as error:
         return _failed("warm-up file", f"{_WARMUP} cannot be read, TF Serving would not start: {_one_line(error)}")
+    if not count:  # which a file that is cut off within its first record looks like, too
+        return _failed("warm-up file", f"{_WARMUP} holds no request: export the model again")
     return {"check": "warm-up file", "ok": True, "text": f"{count} requests"}
 
 

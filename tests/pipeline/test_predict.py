@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
-from pipeline.predict import Counts, Model, ModelError, RequestError, load_model, parse_request, predict
+from pipeline.predict import Counts, Model, ModelError, RequestError, load_model, parse_request, predict, read_batches
 from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
 from schemas.tfmd import make_schema, schema_text
 from trainer.assets import SCHEMA_ASSET as EXPORTED_SCHEMA_ASSET
@@ -71,7 +72,8 @@ def model(saved: Path) -> Model:
 
 def answers(model: Model, lines: list[bytes], batch_size: int = 1024) -> tuple[list[Any], Counts]:
     output = io.StringIO()
-    counts = predict(model, lines, output, batch_size)
+    batches = [lines[start : start + batch_size] for start in range(0, len(lines), batch_size)]
+    counts = predict(model, batches, output)
     return [json.loads(line) for line in output.getvalue().splitlines()], counts
 
 
@@ -168,14 +170,50 @@ def test_lines_are_scored_in_batches_and_answered_as_they_come() -> None:
     written = io.BytesIO()
     answered: list[int] = []
 
-    def lines() -> Any:
-        for _ in range(7):
+    def batches() -> Any:
+        for size in (3, 3, 1):
             answered.append(written.getvalue().count(b"\n"))
-            yield b"{}"
+            yield [b"{}"] * size
 
-    predict(Model(COLUMNS, signature), lines(), io.TextIOWrapper(written), batch_size=3)
+    predict(Model(COLUMNS, signature), batches(), io.TextIOWrapper(written))
     assert sizes == [3, 3, 1]
-    assert answered == [0, 0, 0, 3, 3, 3, 6]
+    assert answered == [0, 3, 6]
+
+
+@pytest.mark.parametrize(
+    ("content", "batches"),
+    {
+        "nothing": (b"", []),
+        "one line": (b"a\n", [[b"a"]]),
+        "no end": (b"a\nbc", [[b"a"], [b"bc"]]),
+        "an empty line": (b"a\n\nb\n", [[b"a", b""], [b"b"]]),
+        "more than a batch": (b"a\nb\nc\nd\ne\n", [[b"a", b"b"], [b"c", b"d"], [b"e"]]),
+    }.values(),
+)
+def test_lines_are_read_in_batches(content: bytes, batches: list[list[bytes]]) -> None:
+    assert list(read_batches(io.BytesIO(content), batch_size=2)) == batches  # type: ignore[arg-type]
+
+
+def test_a_line_is_answered_before_the_next_is_written() -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb") as stream, open(writing, "wb", buffering=0) as writer:
+        batches = read_batches(stream)
+        writer.write(b"first\nsec")
+        assert next(batches) == [b"first"]
+        writer.write(b"ond\nthird\n")
+        assert next(batches) == [b"second", b"third"]
+        writer.close()
+        assert list(batches) == []
+
+
+def test_of_a_line_without_end_only_so_much_is_kept(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
+    monkeypatch.setattr("pipeline.predict.MAX_LINE_BYTES", 100)
+    monkeypatch.setattr("pipeline.predict._CHUNK_BYTES", 30)
+    content = b"x" * 1000 + b'\n{"item": 1}\n'
+    batches = list(read_batches(io.BytesIO(content)))  # type: ignore[arg-type]
+    assert [len(line) for batch in batches for line in batch] == [101, 11]
+    found, _ = answers(model, [line for batch in batches for line in batch])
+    assert found == [{"error": "line 1: longer than 100 bytes", "line": 1}, {"ctr": 1.0}]
 
 
 def test_a_batch_of_bad_lines_does_not_call_the_model() -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -105,7 +108,7 @@ def test_exported_model_equals_the_one_in_memory(exported, serve):
     assert (answer["ctr"].dtype, answer["ctr"].shape) == (tf.float32, (3, 1))
     expected = tf.sigmoid(model(batch)).numpy()
     assert len(np.unique(expected)) == 3
-    np.testing.assert_allclose(answer["ctr"], expected, rtol=1e-6)
+    np.testing.assert_array_equal(answer["ctr"], expected)  # bit for bit
 
 
 def test_exported_model_loads_in_a_tf1_session_as_tf_serving_does(exported):
@@ -154,3 +157,34 @@ def test_transform_features_gives_what_the_trainer_read(exported):
 def test_the_schema_goes_with_the_model(exported):
     with open(f"{exported[2]}/assets.extra/schema.pbtxt", encoding="utf-8") as file:
         assert text_format.Parse(file.read(), schema_pb2.Schema()) == make_schema(SPEC)
+
+
+def test_saved_model_cli_shows_and_runs_it(exported, tmp_path):
+    tool = [sys.executable, "-W", "ignore", "-m", "tensorflow.python.tools.saved_model_cli"]
+    model = ["--dir", exported[2], "--tag_set", "serve", "--signature_def"]
+
+    def run(*arguments):
+        return subprocess.run([*tool, *arguments], check=True, capture_output=True, text=True).stdout
+
+    shown = run("show", *model, "serving_default")
+    assert "inputs['examples']" in shown
+    assert "outputs['ctr']" in shown
+    row = {"item": [1], "history": [2, 3, 4, 5], "country": [b"DE"], "age": [10], "price": [0.5]}
+    run("run", *model, "serving_default", "--input_examples", f"examples=[{row}]", "--outdir", str(tmp_path))
+    serve = tf.saved_model.load(exported[2]).signatures["serving_default"]
+    np.testing.assert_allclose(np.load(tmp_path / "ctr.npy"), serve(_request(ROWS[0]))["ctr"], rtol=1e-6)
+
+
+def test_inputs_of_different_batch_sizes_are_an_invalid_argument(exported):
+    predict = tf.saved_model.load(exported[2]).signatures["predict"]
+    inputs = {
+        "item": tf.constant([1, 2], tf.int64),
+        "history": tf.constant([[1]], tf.int64),
+        "history_length": tf.constant([1], tf.int64),
+        "country": tf.constant(["DE"]),
+        "age": tf.constant([1.0]),
+        "price": tf.constant([1.0]),
+    }
+    assert predict(**inputs | {"item": tf.constant([1], tf.int64)})["ctr"].shape == (1, 1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the same number of impressions"):
+        predict(**inputs)

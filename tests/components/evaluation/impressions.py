@@ -15,8 +15,8 @@ from tfx.utils import io_utils
 
 from components.evaluation.component import Executor
 from components.evaluation.extractors import custom_extractors
+from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.evaluation import make_eval_config
-from pipeline.pipeline import LOCAL_BEAM_ARGS
 from schemas.features import FeatureSpec, IdFeature, IdSequence
 from schemas.tfmd import make_schema
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from components.evaluation import training_ids
 from components.evaluation.derived import derive, derived_columns
 from components.evaluation.training_ids import TrainingIds, WriteTrainingIds, training_fields
-from pipeline.pipeline import LOCAL_BEAM_ARGS
+from pipeline.beam import LOCAL_BEAM_ARGS
 from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
 from schemas.hashing import HASH_SALTS, hash_ids
 

@@ -1,0 +1,136 @@
+"""Scores a whole log with an exported model, on Apache Beam, to Parquet."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+import shutil
+import uuid
+
+import apache_beam as beam
+
+from components.impression_log_example_gen.executor import put_aside
+from components.impression_log_example_gen.ingest import Outcome, find_corrupt, require_unchanged, run_portions
+from components.impression_log_example_gen.log import LogError, find_days, find_files, format_of, is_partitioned
+from components.impression_log_example_gen.portions import Portion, cut, whole
+from pipeline.beam import LOCAL_BEAM_ARGS
+from pipeline.config import PipelineConfig
+from pipeline.predict import Model, ModelError, load_model
+from pipeline.score_portion import ScorePortion
+from schemas.features import FeatureSpec, load_spec
+from schemas.tfmd import SERVING, features_in, make_schema
+
+QUARANTINE = "_quarantine.jsonl"  # readers of a folder of Parquet files pass over a name that begins so
+
+_SPLIT = "score"
+
+
+class ScoreError(ValueError):
+    """A log that is not scored; the message is one sentence."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """What came of a log.
+
+    Attributes:
+        rows: Number of rows with a ctr.
+        bad_rows: Number of rows without.
+        reasons: The most frequent reasons for that, in words.
+    """
+
+    rows: int
+    bad_rows: int
+    reasons: str
+
+
+def score_log(config: PipelineConfig, log: pathlib.Path, out: pathlib.Path, model: pathlib.Path) -> Scored:
+    """Scores every row of a log.
+
+    Args:
+        config: The feature spec, how the log is read, and Beam's flags.
+        log: A folder of the forms that the ingestion takes, or one file of such.
+        out: The folder to write, which is there when all is done. In it are Parquet files with the columns `file`
+            (relative to the log), `row` (counted from 1; the line of a text file), `key` (text, where `log.key` is
+            set), the spec's timestamp in seconds (where it has one) and `ctr` float32; and `_quarantine.jsonl`.
+        model: The SavedModel's folder. All workers reach it, the log and the folder of `out`.
+
+    Raises:
+        LogError: The log cannot be used.
+        ModelError: The model cannot be used, or its features are not the spec's.
+        ScoreError: `out` exists, or there are too many bad rows: then their file is beside it.
+    """
+    if os.path.lexists(out):
+        raise ScoreError(f"{out} exists: name another folder, or remove it")
+    spec = load_spec(config.features)
+    _check_features(load_model(model), spec, model)
+    portions = plan(log)
+    unfinished = out.absolute().parent / f".{out.name}.{uuid.uuid4().hex}"
+    unfinished.mkdir(parents=True)
+    try:
+        outcome = _score_portions(config, spec, portions, ScorePortion.for_log(config, spec, log, unfinished, model))
+        done = unfinished / "done"
+        done.mkdir()
+        counts = put_aside(outcome, str(done / QUARANTINE))
+        shards = [shard for report in outcome.reports.values() for shard in report.shards]
+        num_rows = sum(number for _, number in shards)
+        if counts.rows > config.log.max_bad_fraction * (num_rows + counts.rows):
+            beside = out.with_name(f"{out.name}.quarantine.jsonl")
+            (done / QUARANTINE).replace(beside)
+            raise ScoreError(
+                f"{counts.rows:,} of {num_rows + counts.rows:,} rows are bad, more than log.max_bad_fraction = "
+                f"{config.log.max_bad_fraction:.2%}: {counts.top()}; all are in {beside}"
+            )
+        for index, (path, _) in enumerate(shards):
+            os.rename(path, done / f"part-{index:05d}-of-{len(shards):05d}.parquet")
+        os.rename(done, out)
+        return Scored(num_rows, counts.rows, counts.top())
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def plan(log: pathlib.Path) -> list[Portion]:
+    """Returns a log's portions, in its order.
+
+    Raises:
+        LogError: It has no files.
+    """
+    if log.is_file():
+        if format_of(log) is None:
+            raise LogError(f"{log} is no file of a log: its name must end as those that `ctr run` reads do")
+        files: tuple[pathlib.Path, ...] = (log,)
+    elif is_partitioned(log):
+        files = tuple(file for day in find_days(log) for file in day.files)
+    else:
+        files = find_files(log)
+    return [Portion(_SPLIT, index, pieces) for index, pieces in enumerate(cut([whole(file) for file in files]))]
+
+
+def _check_features(model: Model, spec: FeatureSpec, directory: pathlib.Path) -> None:
+    wanted = features_in(make_schema(spec), SERVING)
+    if {name: feature.type for name, feature in wanted.items()} != {
+        name: feature.type for name, feature in model.schema.items()
+    }:
+        raise ModelError(
+            f"{directory} takes the features {', '.join(model.schema)}, the config's spec has {', '.join(wanted)}, or "
+            "their types differ: name the config that the model was trained with"
+        )
+
+
+def _score_portions(config: PipelineConfig, spec: FeatureSpec, portions: list[Portion], work: ScorePortion) -> Outcome:
+    """Scores once, and portions with a corrupt file again, without it: as the ingestion leaves it out as a whole."""
+    make_pipeline = functools.partial(beam.Pipeline, argv=list(config.beam_args or LOCAL_BEAM_ARGS))
+    reports = run_portions(make_pipeline, portions, work, work.folder)
+    corrupt = find_corrupt(reports)
+    rows_of_file: dict[pathlib.Path, int] = {}
+    for report in reports.values():
+        for file, number in report.rows_of_file.items():
+            rows_of_file[pathlib.Path(file)] = rows_of_file.get(pathlib.Path(file), 0) + number
+    again = [portion for portion in portions if any(piece.file in corrupt for piece in portion.pieces)]
+    if again:
+        work = dataclasses.replace(work, corrupt=frozenset(corrupt))
+        reports |= run_portions(make_pipeline, again, work, work.folder)
+    require_unchanged(reports)
+    return Outcome(reports, corrupt, {file: rows for file, rows in rows_of_file.items() if file not in corrupt})

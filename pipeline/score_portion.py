@@ -1,0 +1,175 @@
+"""Scores one portion of a log: what a Beam worker does."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import pathlib
+import uuid
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tensorflow as tf
+from apache_beam.utils import shared
+from tfx.dsl.io import fileio
+from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
+
+from components.impression_log_example_gen.check import check, find, flatten
+from components.impression_log_example_gen.columns import Column, find_columns
+from components.impression_log_example_gen.log import LogError
+from components.impression_log_example_gen.portions import Piece, Portion
+from components.impression_log_example_gen.quarantine import BadRow, Count
+from components.impression_log_example_gen.readers.read import read_rows
+from components.impression_log_example_gen.readers.rows import CorruptFileError, Rows
+from components.impression_log_example_gen.report import Corrupt, Report
+from pipeline.config import PipelineConfig
+from pipeline.predict import Model, load_model
+from schemas.features import FeatureSpec
+
+NO_CTR = "no finite ctr"
+
+
+@dataclasses.dataclass(frozen=True)
+class ScorePortion:
+    """Scores a portion: a function that Beam sends to its workers.
+
+    Attributes:
+        columns: The columns to take.
+        key: The column that tells one impression from another.
+        timestamp: The spec's timestamp.
+        log: What the files are named relative to.
+        folder: Where to write: a folder that all workers reach.
+        model: The SavedModel's folder.
+        loaded: Keeps the model once in each process.
+        corrupt: The files to leave out.
+    """
+
+    columns: tuple[Column, ...]
+    key: str | None
+    timestamp: str | None
+    log: pathlib.Path
+    folder: str
+    model: pathlib.Path
+    loaded: shared.Shared = dataclasses.field(default_factory=shared.Shared)
+    corrupt: frozenset[pathlib.Path] = frozenset()
+
+    @classmethod
+    def for_log(
+        cls, config: PipelineConfig, spec: FeatureSpec, log: pathlib.Path, folder: pathlib.Path, model: pathlib.Path
+    ) -> ScorePortion:
+        """Returns the work on a log; see `score_log`."""
+        columns = find_columns(
+            spec,
+            config.log.columns,
+            max_raw_length=config.log.max_raw_length,
+            timestamp_unit=config.log.timestamp_unit,
+        )
+        unused = (spec.label.name, spec.weight)
+        taken = tuple(column for column in columns if column.name not in unused)
+        root = log.parent if log.is_file() else log
+        return cls(taken, config.log.key, spec.timestamp, root, str(folder), model.absolute())
+
+    def __call__(self, portion: Portion) -> Report:
+        """Writes a portion's Parquet file and its bad rows.
+
+        Raises:
+            LogError: A file has changed or has been removed.
+        """
+        model = self.loaded.acquire(functools.partial(load_model, self.model), tag=str(self.model))
+        report = Report()
+        with contextlib.ExitStack() as stack:
+            writer = _Writer(self, report, stack)
+            for piece in portion.pieces:
+                if piece.file not in self.corrupt:
+                    self._score(piece, model, writer)
+        writer.finish()
+        return report
+
+    def _score(self, piece: Piece, model: Model, writer: _Writer) -> None:
+        num_rows, name, report = 0, str(piece.file), writer.report
+        key = (Column(self.key, None),) if self.key else ()
+        try:
+            for rows in read_rows(piece.file, (*self.columns, *key), piece.start, piece.stop):
+                num_rows += rows.batch.num_rows + len(rows.unparsable)
+                writer.write(piece.file, *self._score_rows(rows, model))
+        except CorruptFileError as error:
+            report.corrupt[name] = Corrupt(str(error), max(error.num_rows, num_rows))
+        else:
+            if piece.stop is not None and num_rows != piece.stop - piece.start:
+                raise LogError(f"{piece.file} has changed while it was read: run again when its writer is done")
+        report.rows_of_file[name] = report.rows_of_file.get(name, 0) + num_rows
+
+    def _score_rows(self, rows: Rows, model: Model) -> tuple[pa.RecordBatch, list[BadRow]]:
+        """Returns the good rows' output without `file`, and the bad ones."""
+        checked = check(rows.batch, rows.numbers, self.columns, is_text=rows.is_text)
+        is_good = np.ones(rows.batch.num_rows, bool)
+        is_good[list(checked.bad)] = False
+        mask = pa.array(is_good)
+        lists = checked.lists.filter(mask)
+        examples = list(RecordBatchToExamplesEncoder().encode(lists)) if lists.num_rows else []
+        ctrs = model.signature(tf.constant(examples, tf.string))["ctr"].numpy()[:, 0]  # [good rows]
+        columns: dict[str, Any] = {"row": pa.array(rows.numbers[is_good], pa.int64())}
+        if self.key:
+            columns["key"] = _to_text(_scalars(find(rows.batch, self.key).filter(mask)))
+        if self.timestamp:
+            columns[self.timestamp] = _scalars(lists.column(lists.schema.get_field_index(self.timestamp)))
+        columns["ctr"] = pa.array(ctrs, pa.float32())
+        output = pa.RecordBatch.from_pydict(columns)
+        is_finite = np.isfinite(ctrs)
+        odd = [BadRow(int(number), None, NO_CTR) for number in rows.numbers[is_good][~is_finite]]
+        return output.filter(pa.array(is_finite)), [*checked.bad.values(), *rows.unparsable, *odd]
+
+
+class _Writer:
+    """Writes a portion's scored rows and its bad rows, each file when there is a first row for it."""
+
+    def __init__(self, work: ScorePortion, report: Report, stack: contextlib.ExitStack) -> None:
+        self.report = report
+        self._work, self._stack = work, stack
+        self._parquet: Any = None
+        self._quarantine: Any = None
+        self._path, self._num_rows = os.path.join(work.folder, uuid.uuid4().hex), 0
+
+    def write(self, file: pathlib.Path, rows: pa.RecordBatch, bad: list[BadRow]) -> None:
+        name = pa.array([str(file.relative_to(self._work.log))] * rows.num_rows, pa.string())
+        table = pa.Table.from_batches([rows]).add_column(0, "file", name)
+        if self._parquet is None:
+            self._parquet = self._stack.enter_context(pq.ParquetWriter(self._path, table.schema))
+        self._parquet.write_table(table)
+        self._num_rows += rows.num_rows
+        self.report.num_rows += rows.num_rows + len(bad)
+        for row in sorted(bad, key=lambda row: row.number or 0):
+            if self._quarantine is None:
+                self.report.quarantine = os.path.join(self._work.folder, uuid.uuid4().hex)
+                self._quarantine = self._stack.enter_context(fileio.open(self.report.quarantine, "w"))
+            self._quarantine.write(row.to_json(str(file)))
+            self.report.num_quarantined += 1
+            self.report.counts.add(Count(row.reason, row.column, 1, f"{file}, row {row.number}"))
+
+    def finish(self) -> None:
+        """Enters the Parquet file into the report; call it when all is closed."""
+        if self._parquet is not None:
+            self.report.shards.append((self._path, self._num_rows))
+
+
+def _scalars(column: pa.Array) -> pa.Array:
+    """Returns the first value of each row, null where there is none."""
+    values, lengths = flatten(column)
+    starts = np.cumsum(lengths) - lengths
+    return values.take(pa.array(np.where(lengths, starts, 0), mask=lengths == 0))
+
+
+def _to_text(keys: pa.Array) -> pa.Array:
+    """Returns keys of any type as text; bytes that are no UTF-8 with the replacement character."""
+    if pa.types.is_binary(keys.type) or pa.types.is_large_binary(keys.type):
+        return pa.array(
+            [None if key is None else key.decode(errors="replace") for key in keys.to_pylist()], pa.string()
+        )
+    if pa.types.is_null(keys.type) or pa.types.is_integer(keys.type) or pa.types.is_large_string(keys.type):
+        return pc.cast(keys, pa.string())
+    return pa.array([None if key is None else str(key) for key in keys.to_pylist()], pa.string())

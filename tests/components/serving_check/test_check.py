@@ -1,0 +1,139 @@
+"""Each check, on a good model and on one that is broken in the way that it is there to find."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tensorflow as tf
+
+from components.serving_check import check
+
+
+def _run(job: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    reports: list[list[dict[str, Any]]] = []
+    check.run(job, lambda report: reports.append([dict(entry) for entry in report]))
+    return {entry["check"]: entry for entry in reports[-1]}
+
+
+def _failures(report: dict[str, dict[str, Any]]) -> dict[str, str]:
+    # Here, in the tests' own process, everything can be imported: `test_isolated.py` has that check.
+    return {name: entry["text"] for name, entry in report.items() if not entry["ok"] and name != "alone"}
+
+
+def test_a_good_model_passes_every_check(job):
+    report = _run(job)
+    assert _failures(report) == {}
+    assert list(report) == ["alone", "size", "loads", "answers", *check.CHECKS]
+    assert report["transform_features"]["text"] == "ids, label, numbers"
+    assert all(entry["seconds"] >= 0 for entry in report.values())
+
+
+def _nan(ask, _):
+    return {"ctr": ask()["ctr"] * float("nan")}
+
+
+def _logit(ask, _):
+    return {"ctr": 10 * ask()["ctr"]}
+
+
+def _depends_on_batch(ask, inputs):
+    ctr = ask()["ctr"]
+    return {"ctr": ctr * (1 - 0.01 * tf.math.sigmoid(tf.cast(tf.shape(ctr)[0], tf.float32)))}
+
+
+def _one_too_few(ask, _):
+    return {"ctr": ask()["ctr"][1:]}
+
+
+def _other(ask, _):
+    return {"ctr": 0.99 * ask()["ctr"]}
+
+
+def _lenient(ask, inputs):
+    """Answers whatever it is sent."""
+    return {"ctr": tf.cast(tf.strings.to_hash_bucket_fast(inputs["examples"], 100), tf.float32)[:, tf.newaxis] / 100}
+
+
+def _stateful_row(ask, inputs):
+    features = ask()
+    return features | {"numbers": features["numbers"] + tf.cast(tf.shape(features["numbers"])[0], tf.float32)}
+
+
+def _nan_numbers(ask, inputs):
+    features = ask()
+    return features | {"numbers": features["numbers"] * float("nan")}
+
+
+def _unchecked_nan(ask, inputs):
+    """An impression without features has no ctr."""
+    is_empty = tf.strings.length(inputs["examples"]) == 0
+    return {"ctr": tf.where(is_empty[:, tf.newaxis], float("nan"), ask()["ctr"])}
+
+
+BROKEN = {
+    "NaN": ({"serving_default": _nan}, "ctr in [0, 1]", "80 of 80 ctrs are not in"),
+    "above 1": ({"serving_default": _logit}, "ctr in [0, 1]", "ctrs are not in"),
+    "rows lost": ({"serving_default": _one_too_few}, "ctr in [0, 1]", "0 of 80"),
+    "depends on the batch": ({"serving_default": _depends_on_batch}, "same in any batch", "what else is in a batch"),
+    "predict differs": ({"predict": _other}, "same from dense features", "predict, one by one gives"),
+    "the Evaluator saw others": ({"serving_default": _other}, "same as the Evaluator", "Evaluator gives"),
+    "answers malformed bytes": ({"serving_default": _lenient}, "hostile requests", "must be InvalidArgument"),
+    "NaN for a hostile request": ({"serving_default": _unchecked_nan}, "hostile requests", "is not in [0, 1]"),
+    "transform: batch": ({"transform_features": _stateful_row}, "transform_features", "another numbers"),
+    "transform: NaN": ({"transform_features": _nan_numbers}, "transform_features", "not finite"),
+    "no predict": ({"predict": None}, "loads", "has no signature predict"),
+}
+
+
+@pytest.mark.parametrize(("changes", "name", "text"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_model_fails_the_check_that_is_for_it(job, break_model, monkeypatch, changes, name, text):
+    monkeypatch.setattr(check, "CHECKS", {name: check.CHECKS[name]} if name in check.CHECKS else {})  # for speed
+    failures = _failures(_run(job | {"model": str(break_model(**changes))}))
+    assert text in failures[name]
+
+
+def test_a_file_that_is_no_model_does_not_load(job, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    report = _run(job | {"model": str(tmp_path / "nothing")})
+    assert list(report)[-1] == "loads"
+    assert "OSError" in _failures(report)["loads"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "name", "text"),
+    [("max_p50_ms", "latency", "ms is above serving_check.max_p50_ms"),
+     ("max_p99_ms", "latency", "ms is above serving_check.max_p99_ms"),
+     ("max_size_mb", "size", "MB is above serving_check.max_size_mb")],
+)  # fmt: skip
+def test_a_limit_that_is_passed_fails(job, limit, name, text):
+    failures = _failures(_run(job | {"limits": job["limits"] | {limit: 1e-6}}))
+    assert list(failures) == [name]
+    assert text in failures[name]
+
+
+@pytest.mark.parametrize(
+    ("warmup", "text"),
+    [([], "has no warm-up requests"), ([{"signature": "serving_default", "inputs": {}}], "the warm-up request for")],
+)
+def test_warm_up_requests_must_be_there_and_be_answered(job, warmup, text):
+    failures = _failures(_run(job | {"warmup": warmup}))
+    assert list(failures) == ["warm-up requests"]
+    assert text in failures["warm-up requests"]
+
+
+def test_the_predict_signature_is_asked_what_a_client_would_send():
+    specs = {
+        "item": tf.TensorSpec([None], tf.int64),
+        "price": tf.TensorSpec([None], tf.float32),
+        "tags": tf.TensorSpec([None, None], tf.string),
+        "tags_length": tf.TensorSpec([None], tf.int64),
+    }
+    example = tf.train.Example()
+    example.features.feature["item"].int64_list.value.append(7)
+    example.features.feature["tags"].bytes_list.value.extend([b"a", b"b"])
+    dense = check.to_dense([example.SerializeToString(), b""], specs)
+    assert dense["item"].numpy().tolist() == [7, -1]
+    assert all(dense["price"].numpy() != dense["price"].numpy())
+    assert dense["tags"].numpy().tolist() == [[b"a", b"b"], [b"", b""]]
+    assert dense["tags_length"].numpy().tolist() == [2, 0]
