@@ -71,10 +71,12 @@ try:
 finally:
     print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
 """
-    in_process(code)  # the first one may have to compile and to read from a cold disk
-    start = time.monotonic()
-    finished = in_process(code)
-    assert time.monotonic() - start < 1
+    seconds = []
+    for _ in range(4):  # the first one may have to compile and to read from a cold disk, others to wait for a core
+        start = time.monotonic()
+        finished = in_process(code)
+        seconds.append(time.monotonic() - start)
+    assert min(seconds) < 1
     assert finished.returncode == 0
     assert finished.stdout.startswith(("Usage: ctr", "ctr, version 0.1"))
     assert finished.stderr == "[]\n"
@@ -313,10 +315,10 @@ def test_predict_takes_the_highest_version(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_predict_prints_answers_and_counts_and_fails_if_a_line_did(monkeypatch: pytest.MonkeyPatch) -> None:
-    def score(model: str, lines: Any, output: Any) -> Any:
+    def score(model: str, batches: Any, output: Any) -> Any:
         from pipeline.predict import Counts
 
-        numbers = [json.loads(line) for line in lines]
+        numbers = [json.loads(line) for batch in batches for line in batch]
         output.write(f"{model} {numbers}\n")
         return Counts(scored=numbers[0], failed=numbers[1])
 
