@@ -11,10 +11,6 @@ from components.evaluation.metrics import COUNTS, FIGURES, MODULE, SCORES, TFMA_
 from pipeline.config import EvaluationConfig
 from schemas.features import FeatureSpec
 
-# TFMA's ExampleCount would count the parts of batches that `components.evaluation.extractors` hands on, and its
-# BinaryCrossentropy, which is Keras's, would take each part for one impression: both are in `TFMA_NAMES`.
-_TFMA_METRICS = ("AUC", "AUCPrecisionRecall", "Calibration")
-
 
 def make_eval_config(config: EvaluationConfig, spec: FeatureSpec, features: str = "", fingerprint: str = "") -> Any:
     """Returns TFMA's configuration, an `EvalConfig`.
@@ -30,8 +26,7 @@ def make_eval_config(config: EvaluationConfig, spec: FeatureSpec, features: str 
     """
     figures = FIGURES | (USER_FIGURES if spec.group_key else {})
     thresholds = _thresholds(config)
-    metrics = [config_pb2.MetricConfig(class_name=name) for name in _TFMA_METRICS]
-    metrics += [_metric(written, name, *thresholds.get(name, ())) for name, written in figures.items()]
+    metrics = [_metric(written, name, *thresholds.get(name, ())) for name, written in figures.items()]
     metrics += [_metric(written, name) for name, written in COUNTS.items()]
     metrics += [_metric(written, name, plain=True) for written, name in TFMA_NAMES.items()]
     told = {"features": features, "fingerprint": fingerprint, "min_slice_examples": config.min_slice_examples}

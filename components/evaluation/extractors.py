@@ -4,8 +4,8 @@ The Evaluator component imports this module by its name and calls `custom_extrac
 
 TFMA takes batches apart, finds the slices of each impression, and hands it on once for each of them, which is where its
 time goes. Here a batch is cut into its slices as a whole: what is handed on is one element for each slice of a batch,
-with arrays for label, prediction and weight. TFMA's metrics take such an array for the outputs of a model with many, of
-which each counts (`flatten`, their default), those of `metrics` take it as it is.
+with arrays for label, prediction and weight, which `metrics` takes. Of TFMA's own metrics those take it too that
+flatten the outputs of a model; one that does not would take a part of a batch for an impression.
 """
 
 from __future__ import annotations

@@ -27,8 +27,7 @@ from components.evaluation.statistics import Array, Estimate, estimate
 UNIT = "ctr/unit"  # the feature by which impressions are told apart, see `extractors`
 MODULE = __name__
 
-# Names of the metrics in TFMA's output. Those that TFMA has too, as an approximation or without an interval, have
-# scikit-learn's name there.
+# Names of the metrics in TFMA's output, with their intervals.
 FIGURES = {
     "auc": "roc_auc",
     "auc_pr": "average_precision",
@@ -42,7 +41,15 @@ FIGURES = {
 USER_FIGURES = {"gauc": "gauc", "ndcg": "ndcg_at_10", "mrr": "mrr"}
 COUNTS = {"num_examples": "num_examples", "num_users": "num_users", "num_gauc_users": "num_gauc_users"}
 SCORES = "score_bins"
-TFMA_NAMES = {"binary_crossentropy": "log_loss", "example_count": "num_examples"}  # of the same figures once more
+# TFMA's names for the same figures, under which they are there once more, as plain numbers: TFMA's own classes take an
+# impression at a time, and their AUC has 10,000 steps of equal width for all predictions, of which a low ctr uses few.
+TFMA_NAMES = {
+    "auc": "auc",
+    "auc_precision_recall": "auc_pr",
+    "binary_crossentropy": "log_loss",
+    "calibration": "calibration",
+    "example_count": "num_examples",
+}
 _SIDES = ("low", "high")
 
 

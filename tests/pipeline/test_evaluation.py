@@ -31,7 +31,7 @@ def test_metrics_label_and_slices_are_named():
     config = EvaluationConfig(slices=(("gender",), ("gender", "age")), min_slice_examples=7)
     eval_config = make_eval_config(config, SPEC, "package.module:SPEC")
     names = set(_metrics(config))
-    assert {"AUC", "AUCPrecisionRecall", "binary_crossentropy", "Calibration", "example_count"} <= names
+    assert {"auc", "auc_precision_recall", "binary_crossentropy", "calibration", "example_count"} <= names
     assert {*FIGURES.values(), *USER_FIGURES.values(), "num_examples", "score_bins"} <= names
     (model,) = eval_config.model_specs
     assert (model.signature_name, model.prediction_key, model.label_key) == ("serving_default", "ctr", "click")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn.metrics
 import tensorflow_model_analysis as tfma
@@ -73,13 +74,38 @@ def test_of_six_users_in_ten_buckets_some_collide_with_those_of_the_eval_split(s
     assert sum(values.values()) == 1500
 
 
-def test_what_tfma_measures_itself_is_the_same(evaluation, slices):
-    result = tfma.load_eval_result(evaluation.uri, model_name="candidate")
-    own = result.get_metrics_for_slice(())
-    overall = slices[()].candidate
-    assert own["auc"]["doubleValue"] == pytest.approx(overall["auc"].value, abs=2e-3)
-    assert own["binary_crossentropy"]["doubleValue"] == pytest.approx(overall["log_loss"].value, rel=1e-5)
-    assert own["calibration"]["doubleValue"] == pytest.approx(overall["calibration"].value, rel=1e-5)
+def test_tfmas_api_has_the_figures_under_tfmas_names(evaluation, slices):
+    for model in ("candidate", "baseline"):
+        result = tfma.load_eval_result(evaluation.uri, model_name=model)
+        assert len(result.get_slice_names()) == len(slices)
+        own = {name: figure.get("doubleValue") for name, figure in result.get_metrics_for_slice(()).items()}
+        figures = getattr(slices[()], model)
+        for name, figure in (
+            ("auc", "auc"), ("auc_precision_recall", "auc_pr"), ("binary_crossentropy", "log_loss"),
+            ("calibration", "calibration"),
+        ):  # fmt: skip
+            assert own[name] == pytest.approx(figures[figure].value)
+    assert tfma.load_eval_result(evaluation.uri, model_name="candidate").get_metrics_for_slice(())["example_count"] == {
+        "doubleValue": 1500
+    }
+
+
+def test_tfma_measures_about_the_same_itself(impressions, tmp_path, evaluation):
+    """Its own classes, on its own way of slicing."""
+    metrics = tfma.metrics.specs_from_metrics([tfma.metrics.AUC(), tfma.metrics.Calibration()])
+    config = tfma.EvalConfig(
+        model_specs=[tfma.ModelSpec(prediction_key="prediction", label_key="label", example_weight_key="weight")],
+        metrics_specs=metrics,
+        slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=["genre"])],
+    )
+    frame = pd.DataFrame({"prediction": impressions.candidate, "label": impressions.label,
+                          "weight": impressions.weight, "genre": impressions.genre})  # fmt: skip
+    result = tfma.analyze_raw_data(frame, config, output_path=str(tmp_path))
+    ours = tfma.load_eval_result(evaluation.uri, model_name="candidate")
+    for theirs, key in (((), ()), ((("genre", 1),), (("genre", "<b>1</b>"),))):
+        expected, found = result.get_metrics_for_slice(theirs), ours.get_metrics_for_slice(key)
+        assert found["auc"]["doubleValue"] == pytest.approx(expected["auc"]["doubleValue"], abs=1e-3)
+        assert found["calibration"]["doubleValue"] == pytest.approx(expected["calibration"]["doubleValue"], rel=1e-5)
 
 
 def test_an_evaluation_without_such_slices_reads_no_training_split(impressions, tmp_path):

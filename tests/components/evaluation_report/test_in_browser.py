@@ -54,7 +54,7 @@ def _choose(page, control, value):
 def test_it_renders_without_a_complaint_and_asks_the_network_for_nothing(page, file):
     assert page.complaints() == []
     assert page.requests() == [file.as_uri()]
-    assert page.evaluate("document.querySelectorAll('.chart svg').length") == 12
+    assert page.evaluate("document.querySelectorAll('.chart svg').length") == 14
     empty = "[...document.querySelectorAll('.chart svg')].filter((svg) => !svg.querySelector('path[d], line'))"
     assert page.evaluate(f"{empty}.length") == 0
     assert page.evaluate("document.querySelector('#verdict h1').textContent") == "\N{BALLOT X} Not blessed"
