@@ -21,5 +21,7 @@ def hash_ids(ids: tf.Tensor, num_buckets: tf.Tensor | int, salt: str = "") -> tf
     strings = ids if ids.dtype == tf.string else tf.strings.as_string(ids)
     if salt:
         strings = tf.strings.join([strings, salt])
+    if isinstance(num_buckets, int):  # as one operation, which makes no strings of integers in between
+        return tf.strings.to_hash_bucket_fast(strings, num_buckets)
     fingerprints = tf.bitcast(tf.fingerprint(strings), tf.uint64)
     return tf.cast(fingerprints % tf.cast(num_buckets, tf.uint64), tf.int64)
