@@ -315,10 +315,10 @@ def test_predict_takes_the_highest_version(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_predict_prints_answers_and_counts_and_fails_if_a_line_did(monkeypatch: pytest.MonkeyPatch) -> None:
-    def score(model: str, lines: Any, output: Any) -> Any:
+    def score(model: str, batches: Any, output: Any) -> Any:
         from pipeline.predict import Counts
 
-        numbers = [json.loads(line) for line in lines]
+        numbers = [json.loads(line) for batch in batches for line in batch]
         output.write(f"{model} {numbers}\n")
         return Counts(scored=numbers[0], failed=numbers[1])
 
