@@ -18,6 +18,8 @@ def hash_ids(ids: tf.Tensor, num_buckets: tf.Tensor | int, salt: str = "") -> tf
     Returns:
         int64 [any], in [0, num_buckets): what `tf.strings.to_hash_bucket_fast` gives, which takes one number for all.
     """
+    if isinstance(num_buckets, int):  # as one operation
+        return tf.strings.to_hash_bucket_fast(_salted(ids, salt), num_buckets)
     return tf.cast(fingerprint_ids(ids, salt) % tf.cast(num_buckets, tf.uint64), tf.int64)
 
 
@@ -28,7 +30,9 @@ def fingerprint_ids(ids: tf.Tensor, salt: str = "") -> tf.Tensor:
         ids: The ids.
         salt: See `hash_ids`.
     """
+    return tf.bitcast(tf.fingerprint(_salted(ids, salt)), tf.uint64)
+
+
+def _salted(ids: tf.Tensor, salt: str) -> tf.Tensor:
     strings = ids if ids.dtype == tf.string else tf.strings.as_string(ids)
-    if salt:
-        strings = tf.strings.join([strings, salt])
-    return tf.bitcast(tf.fingerprint(strings), tf.uint64)
+    return tf.strings.join([strings, salt]) if salt else strings

@@ -59,7 +59,9 @@ def in_process(code: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["run", "--help"], ["predict", "--help"]], ids=" ".join
+    "arguments",
+    [["--help"], ["--version"], ["run", "--help"], ["predict", "--help"], ["score", "--help"]],
+    ids=" ".join,
 )
 def test_help_answers_at_once_and_imports_nothing_heavy(arguments: list[str]) -> None:
     code = f"""
@@ -252,7 +254,7 @@ def test_ctrl_c_has_status_130(log: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    "arguments", [["run", "--sett", "a=1"], ["zzz"], ["predict", "--input", "nowhere"]], ids=" ".join
+    "arguments", [["run", "--sett", "a=1"], ["zzz"], ["predict", "--input", "nowhere"], ["score"]], ids=" ".join
 )
 def test_wrong_usage_has_status_2(arguments: list[str]) -> None:
     result = ctr(*arguments)

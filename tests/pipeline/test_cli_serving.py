@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+import pipeline
+from pipeline.cli import main
+from tests.small_model import make_rows
+
+ROOT = Path(pipeline.__file__).parents[1]
+ROWS = make_rows(5)
+CONFIG = "name: small\nfeatures: tests.small_model:SPEC\nlog: {columns: {item: sku}}\n"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_model: Path) -> Path:
+    """The current folder, with a config, a log, and a model in service."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "small.yaml").write_text(CONFIG)
+    (tmp_path / "runs" / "small" / "serving").mkdir(parents=True)
+    (tmp_path / "runs" / "small" / "serving" / "7").symlink_to(small_model)
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row | {"sku": row["item"]}) + "\n" for row in ROWS))
+    return tmp_path
+
+
+def ctr(*arguments: str) -> Result:
+    return CliRunner().invoke(main, [*arguments, "--config", "small.yaml"], prog_name="ctr")
+
+
+def test_predict_and_score_agree() -> None:
+    predicted = ctr("predict", "--input", "log.jsonl")
+    assert predicted.exit_code == 0
+    scored = ctr("score", "--input", "log.jsonl", "--out", "scores")
+    assert (scored.exit_code, scored.stderr) == (0, "")
+    assert scored.stdout == "5 rows scored with runs/small/serving/7, in scores\n"
+    ctrs = [json.loads(line)["ctr"] for line in predicted.stdout.splitlines()]
+    assert pq.read_table("scores")["ctr"].to_pylist() == pytest.approx(ctrs, rel=1e-5)
+
+
+def test_predict_answers_a_line_before_the_next_comes(small_model: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "pipeline.cli", "predict", "--model", str(small_model)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for line, answer in ((json.dumps(ROWS[0]).encode(), "ctr"), (b"nonsense", "error"), (b"{}", "ctr")):
+            process.stdin.write(line + b"\n")
+            process.stdin.flush()
+            assert next(iter(json.loads(process.stdout.readline()))) == answer
+        process.stdin.close()
+        assert process.wait() == 1
+
+
+def test_bad_rows_are_told() -> None:
+    with Path("log.jsonl").open("a") as log:
+        log.write("nonsense\n")
+    scored = ctr("score", "--input", "log.jsonl", "--out", "scores", "--set", "log.max_bad_fraction=0.5")
+    assert scored.exit_code == 0
+    assert scored.stderr == (
+        "1 bad rows: 1 x unparsable line (log.jsonl, row 6); all are in scores/_quarantine.jsonl\n"
+    )
+    refused = ctr("score", "--input", "log.jsonl", "--out", "others")
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("ctr: 1 of 6 rows are bad, more than log.max_bad_fraction = 1.00%: ")
+    assert not Path("others").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--input", "nowhere", "--out", "scores"], "ctr: there is no impression log at nowhere: write one there, or"),
+     (["--input", "small.yaml", "--out", "scores"], "ctr: small.yaml is no file of a log"),
+     (["--input", "log.jsonl", "--out", "runs"], "ctr: runs exists: name another folder, or remove it\n"),
+     (["--input", "log.jsonl", "--out", "s", "--model", "x"], "ctr: x is not a SavedModel: it has no saved_model.pb"),
+     (["--input", "log.jsonl", "--out", "s", "--set", "name=other"], "ctr: no model in runs/other/serving: ")],
+)  # fmt: skip
+def test_what_cannot_be_scored_is_one_sentence(arguments: list[str], message: str) -> None:
+    result = ctr("score", *arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1
