@@ -1,7 +1,7 @@
 """What the analyzer cache saves where a window has moved by a day: `make bench-analyzer-cache`.
 
-Eight days of Criteo-shaped rows to train on, as TFX's Transform takes them, and with what was found of seven of them
-the day before. Writes `benchmarks/results/analyzer_cache.json`.
+The analysis of eight days of Criteo-shaped rows, as TFX's Transform does it, and with what was found of seven of them
+the day before. Nothing is transformed here: that costs the same either way. Writes `benchmarks/results/analyzer_cache.json`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import contextlib
 import pathlib
 import sys
 import tempfile
+import time
+from typing import Any
 
 import click
 from tfx.components import Transform
@@ -34,8 +36,8 @@ FEATURES = "benchmarks.speed_specs:ROWS_10K"
 TRAIN_DAYS = 8
 
 
-def run_day(log: pathlib.Path, home: pathlib.Path, as_of: str, *, cached: bool) -> float:
-    """Runs ingestion and Transform on the days up to one, and returns Transform's seconds."""
+def run_day(log: pathlib.Path, home: pathlib.Path, as_of: str, *, cached: bool) -> dict[str, float]:
+    """Runs ingestion, and the analysis of the days up to one; returns the analysis's seconds, and those of CPU."""
     schema_file = home / "schema.pbtxt"
     home.mkdir(exist_ok=True)
     schema_file.write_text(schema_text(load_spec(FEATURES)), encoding="utf-8")
@@ -57,8 +59,15 @@ def run_day(log: pathlib.Path, home: pathlib.Path, as_of: str, *, cached: bool) 
         analyzer_cache=earlier.outputs["analyzer_cache"] if cached else None,
         disable_analyzer_cache=not cached,
         disable_statistics=True,
+        materialize=False,
     ).with_id("Transform")
-    runner = ReportingDagRunner(lambda event: None)
+    started: dict[str, float] = {}
+
+    def note(event: dict[str, Any]) -> None:
+        if event.get("component") == "Transform":
+            started[event["event"]] = time.process_time()
+
+    runner = ReportingDagRunner(note)
     runner.run(
         Pipeline(
             "analyzer_cache",
@@ -68,24 +77,25 @@ def run_day(log: pathlib.Path, home: pathlib.Path, as_of: str, *, cached: bool) 
             beam_pipeline_args=list(LOCAL_BEAM_ARGS),
         )
     )
-    return runner.seconds["Transform"]
+    cpu_seconds = started["finished"] - started["started"]
+    return {"seconds": round(runner.seconds["Transform"], 1), "cpu_seconds": round(cpu_seconds, 1)}
 
 
 @click.command()
 def main() -> None:
     """Measures, prints and writes Transform's seconds."""
-    figures = {"rows to train on": TRAIN_DAYS * ROWS_PER_FILE}
+    figures = {}
     log = prepare((TRAIN_DAYS + 2) * ROWS_PER_FILE).resolve() / "parquet"
     with tempfile.TemporaryDirectory(dir=log.parent) as folder, contextlib.redirect_stdout(sys.stderr):
         home = pathlib.Path(folder)
         figures["TFX's Transform"] = run_day(log, home / "plain", "2026-01-10", cached=False)
         figures["by day, nothing known"] = run_day(log, home / "by_day", "2026-01-09", cached=True)
         figures["by day, seven of eight days known"] = run_day(log, home / "by_day", "2026-01-10", cached=True)
-    figures = {name: round(seconds, 1) for name, seconds in figures.items()}
-    for name, seconds in figures.items():
-        print(f"{name}: {seconds:,}")
-    ratio = figures["by day, seven of eight days known"] / figures["TFX's Transform"]
-    results.report("analyzer_cache", figures, [results.at_most("seconds, times TFX's Transform", 1.0, round(ratio, 2))])
+    for name, found in figures.items():
+        print(f"{name}: {found['seconds']} s, {found['cpu_seconds']} s of CPU")
+    ratio = figures["by day, seven of eight days known"]["cpu_seconds"] / figures["TFX's Transform"]["cpu_seconds"]
+    goal = results.at_most("CPU seconds, times those of TFX's Transform", 0.5, round(ratio, 2))
+    results.report("analyzer_cache", {"rows to train on": TRAIN_DAYS * ROWS_PER_FILE, **figures}, [goal])
 
 
 if __name__ == "__main__":
