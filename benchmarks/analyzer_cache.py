@@ -1,7 +1,9 @@
 """What the analyzer cache saves where a window has moved by a day: `make bench-analyzer-cache`.
 
 The analysis of eight days of Criteo-shaped rows, as TFX's Transform does it, and with what was found of seven of them
-the day before. Nothing is transformed here: that costs the same either way. Writes `benchmarks/results/analyzer_cache.json`.
+the day before. Nothing is transformed here: that costs the same either way.
+
+Writes `benchmarks/results/analyzer_cache.json`.
 """
 
 from __future__ import annotations

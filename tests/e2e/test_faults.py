@@ -88,7 +88,7 @@ def test_each_kill_hits_its_component_and_what_was_done_before_is_not_done_again
         assert point.partition(",")[0] not in finished
         assert finished[: len(done)] == done
         cached = [line.split()[1] for line in output.splitlines() if line.startswith("✓") and "cached" in line]
-        assert set(done) - {"LatestBlessedModel", "Evaluator", "EvaluationReport"} <= set(cached)
+        assert set(done) - {"EarlierStatistics", "LatestBlessedModel", "Evaluator", "EvaluationReport"} <= set(cached)
         done = finished
     assert {"Trainer", "Evaluator"} <= set(done)
 
