@@ -146,8 +146,10 @@ def normalize_numbers(columns: Sequence[tf.SparseTensor], is_log: Sequence[bool]
     if any(is_log):
         logs = tf.sign(numbers) * tf.math.log1p(tf.abs(numbers))
         numbers = tf.where(tf.constant(is_log), logs, numbers)
-    # TFT leaves what is not finite out of its statistics.
-    return tf.where(is_number, tft.scale_to_z_score(numbers, elementwise=True), tf.zeros_like(numbers))
+    # TFT leaves what is not finite out of its statistics. In double precision, as how Beam cuts the rows into batches
+    # depends on time: in single precision the same log gives other last digits, and other weights, with every run.
+    scores = tf.cast(tft.scale_to_z_score(tf.cast(numbers, tf.float64), elementwise=True), tf.float32)
+    return tf.where(is_number, scores, tf.zeros_like(numbers))
 
 
 def quantile_bucket(raw: tf.SparseTensor, num_buckets: int) -> tf.SparseTensor:

@@ -175,9 +175,12 @@ def test_a_full_disk_is_named_and_what_was_there_stays(two_at_once, workplace, s
     assert len(_versions(home)) == 1
     np.testing.assert_equal(_weights(_versions(home)[0]), before)
     assert len(_artifacts(home)) >= num_artifacts
-    assert json.loads((home / "summary.json").read_text())["blessed"]
+    earlier = json.loads((home / "summary.json").read_text())
+    assert earlier["blessed"]
 
     (small_disk / "ballast").unlink()
     process = ctr("run", *settings)
     assert process.returncode == 0, process.stdout + process.stderr
-    assert json.loads((home / "summary.json").read_text())["blessed"]
+    later = json.loads((home / "summary.json").read_text())
+    assert later["run_id"] > earlier["run_id"]
+    assert later["baseline"] is not None
