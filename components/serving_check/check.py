@@ -223,14 +223,15 @@ def _short(answer: Any) -> str:
 
 
 def hostile_requests(served: Served, example: bytes) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Yields requests: a name, and what sends it. `valid` ones must be answered, `malformed` ones refused."""
+    """Yields requests: a name, and what sends it. `valid` ones must be answered, `malformed` refused, `odd` either."""
     inputs = served.inputs
     for name, examples in [
         ("valid: empty batch", []),
         ("valid: no features", [b""]),
         ("malformed: text", [b"not an example"]),
         ("malformed: not UTF-8", [b"\xff\xfenot an example"]),
-        ("malformed: cut off", [example[: len(example) // 2] + b"\xff"]),
+        # TensorFlow's parser takes some of these for a shorter example, by where in it the cut happens to be.
+        *((f"odd: cut off after {eighth}/8", [example[: len(example) * eighth // 8]]) for eighth in range(1, 8)),
         ("malformed: one bad example among good ones", [example, b"\x0a\xff", example]),
         *_changed_examples(example, inputs),
     ]:
