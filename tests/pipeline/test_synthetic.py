@@ -38,7 +38,7 @@ def _write(folder, **replaced):
 
 
 def _read(folder):
-    return [pq.read_table(file) for file in sorted(folder.glob("day=*/*.parquet"))]
+    return [pq.ParquetFile(file).read() for file in sorted(folder.glob("day=*/*.parquet"))]
 
 
 @pytest.fixture(scope="module")
