@@ -88,8 +88,10 @@ def dense_inputs(spec: FeatureSpec) -> dict[str, tf.TensorSpec]:
 def _to_sparse(dense: Mapping[str, tf.Tensor], spec: FeatureSpec) -> dict[str, tf.SparseTensor]:
     """Returns what parsing the same impressions as tf.Examples would give."""
     sizes = tf.stack([tf.shape(values)[0] for values in dense.values()])
-    # The transformation lays columns together, and would put one impression's values to another.
-    tf.debugging.assert_equal(sizes, sizes[0], message="the inputs must have the same number of impressions")
+    # The transformation lays columns together, and would put one impression's values to another, or where no memory is.
+    check = tf.debugging.assert_equal(sizes, sizes[0], message="the inputs must have the same number of impressions")
+    with tf.control_dependencies([check]):  # or it would run beside the transformation
+        dense = {name: tf.identity(values) for name, values in dense.items()}
     return {feature.name: _sparse_column(feature, dense) for feature in spec.features}
 
 
