@@ -105,8 +105,9 @@ def add_commands(main: click.Group, config_option: Callable[[Any], Any], one_lin
     ) -> None:
         """Upload a package to a Kubeflow Pipelines server, and start a run.
 
-        The server is KFP_HOST; KFP_TOKEN, KFP_NAMESPACE and KFP_CA_FILE where it needs them. A package that is there
-        already is not uploaded again. With --wait the exit status is 1 where the run has not succeeded.
+        The server is KFP_HOST; KFP_TOKEN, KFP_NAMESPACE, KFP_CA_FILE and KFP_SERVICE_ACCOUNT where it needs them. A
+        package that is there already is not uploaded again. With --wait the exit status is 1 where the run has not
+        succeeded.
         """
         client = load("client")
         with one_line(client.KubeflowError):
