@@ -36,13 +36,19 @@ def load(module: str) -> types.ModuleType:
     return importlib.import_module(f"{_NAME}.{module}")
 
 
-def add_commands(main: click.Group, config_option: Callable[[Any], Any], one_line: Callable[..., Any]) -> None:
+def add_commands(
+    main: click.Group,
+    config_option: Callable[[Any], Any],
+    one_line: Callable[..., Any],
+    silence_tensorflow: Callable[[], None],
+) -> None:
     """Adds `ctr kubeflow`.
 
     Args:
         main: The group `ctr`.
         config_option: The option `--config`.
         one_line: The context manager that turns errors into one line and exit status 1.
+        silence_tensorflow: Is called before TensorFlow is imported.
     """
 
     @main.group()
@@ -74,6 +80,7 @@ def add_commands(main: click.Group, config_option: Callable[[Any], Any], one_lin
         """Compile the pipeline to a package that Kubeflow Pipelines 2 runs."""
         from pipeline.config import ConfigError, load_config
 
+        silence_tensorflow()
         with one_line(ConfigError):
             settings = load_config(config, overrides)
             if target == "vertex":
