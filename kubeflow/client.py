@@ -19,6 +19,7 @@ import urllib3
 import yaml
 
 HOST, TOKEN, NAMESPACE, CA_FILE = "KFP_HOST", "KFP_TOKEN", "KFP_NAMESPACE", "KFP_CA_FILE"
+SERVICE_ACCOUNT = "KFP_SERVICE_ACCOUNT"
 REQUEST_TIMEOUT_SECONDS = 60.0
 _FINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 
@@ -50,6 +51,7 @@ class Server:
             raise KubeflowError(f"no server: set {HOST}, such as https://kubeflow.example.com/pipeline")
         self.host = environment[HOST].rstrip("/")
         self._namespace = environment.get(NAMESPACE)
+        self._service_account = environment.get(SERVICE_ACCOUNT)
         if CA_FILE in environment and not pathlib.Path(environment[CA_FILE]).is_file():
             raise KubeflowError(f"{CA_FILE}: there is no file {environment[CA_FILE]}")
         with self._call("connecting"), warnings.catch_warnings():
@@ -116,6 +118,7 @@ class Server:
                 params=dict(parameters),
                 pipeline_id=pipeline_id,
                 version_id=version_id,
+                service_account=self._service_account,
             )
         return str(run.run_id)
 
@@ -179,6 +182,7 @@ class Server:
                 params=dict(parameters),
                 pipeline_id=pipeline_id,
                 version_id=version_id,
+                service_account=self._service_account,
             )
         return str(recurring.recurring_run_id)
 

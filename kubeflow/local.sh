@@ -4,7 +4,8 @@
 #
 #   kubeflow/local.sh [FOLDER]     the folder (runs/kubeflow-local) has the log, the package and all outputs afterwards
 #
-# From the environment: BASE_IMAGE and BEAM_IMAGE, the image's bases; IMAGE, one that is there already.
+# From the environment: BASE_IMAGE and BEAM_IMAGE, the image's bases; IMAGE, one that is there already; UV_DEFAULT_INDEX, the
+# package index; KILL, another node to kill, or none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 docker version >/dev/null || { echo "kubeflow-local: no Docker engine answers" >&2; exit 1; }
@@ -15,7 +16,8 @@ mkdir -p "$folder" && chmod 777 "$folder"
 
 if [[ -z ${IMAGE:-} ]]; then
   DOCKER_BUILDKIT=0 docker build --network host --file kubeflow/Dockerfile --tag "$image" \
-    ${BASE_IMAGE:+--build-arg BASE_IMAGE="$BASE_IMAGE"} ${BEAM_IMAGE:+--build-arg BEAM_IMAGE="$BEAM_IMAGE"} .
+    ${BASE_IMAGE:+--build-arg BASE_IMAGE="$BASE_IMAGE"} ${BEAM_IMAGE:+--build-arg BEAM_IMAGE="$BEAM_IMAGE"} \
+    ${UV_DEFAULT_INDEX:+--build-arg UV_DEFAULT_INDEX="$UV_DEFAULT_INDEX"} .
 fi
 docker image inspect --format "image: {{.Size}} bytes" "$image"
 if [[ ! -e $kfp/.ready ]]; then

@@ -36,13 +36,19 @@ def load(module: str) -> types.ModuleType:
     return importlib.import_module(f"{_NAME}.{module}")
 
 
-def add_commands(main: click.Group, config_option: Callable[[Any], Any], one_line: Callable[..., Any]) -> None:
+def add_commands(
+    main: click.Group,
+    config_option: Callable[[Any], Any],
+    one_line: Callable[..., Any],
+    silence_tensorflow: Callable[[], None],
+) -> None:
     """Adds `ctr kubeflow`.
 
     Args:
         main: The group `ctr`.
         config_option: The option `--config`.
         one_line: The context manager that turns errors into one line and exit status 1.
+        silence_tensorflow: Is called before TensorFlow is imported.
     """
 
     @main.group()
@@ -74,6 +80,7 @@ def add_commands(main: click.Group, config_option: Callable[[Any], Any], one_lin
         """Compile the pipeline to a package that Kubeflow Pipelines 2 runs."""
         from pipeline.config import ConfigError, load_config
 
+        silence_tensorflow()
         with one_line(ConfigError):
             settings = load_config(config, overrides)
             if target == "vertex":
@@ -105,8 +112,9 @@ def add_commands(main: click.Group, config_option: Callable[[Any], Any], one_lin
     ) -> None:
         """Upload a package to a Kubeflow Pipelines server, and start a run.
 
-        The server is KFP_HOST; KFP_TOKEN, KFP_NAMESPACE and KFP_CA_FILE where it needs them. A package that is there
-        already is not uploaded again. With --wait the exit status is 1 where the run has not succeeded.
+        The server is KFP_HOST; KFP_TOKEN, KFP_NAMESPACE, KFP_CA_FILE and KFP_SERVICE_ACCOUNT where it needs them. A
+        package that is there already is not uploaded again. With --wait the exit status is 1 where the run has not
+        succeeded.
         """
         client = load("client")
         with one_line(client.KubeflowError):

@@ -173,7 +173,7 @@ def test_submit_uploads_starts_and_waits(ctr_kubeflow, kfp_stub):
         "p1",
         "v1",
     )
-    assert run.experiment_id == "e1"
+    assert (run.experiment_id, run.service_account) == ("e1", None)
     assert b"pipelineInfo" in kfp_stub.uploads[-1]
 
 
@@ -193,6 +193,13 @@ def test_schedule_makes_a_recurring_run_without_catch_up_and_one_at_a_time(ctr_k
     (recurring,) = kfp_stub.recurring
     assert recurring.trigger.cron_schedule.cron == "0 30 3 * * *"
     assert (recurring.no_catchup, recurring.max_concurrency, recurring.mode) == (True, "1", "ENABLE")
+
+
+def test_runs_have_the_service_account_of_the_environment(ctr_kubeflow, kfp_stub, monkeypatch):
+    monkeypatch.setenv("KFP_SERVICE_ACCOUNT", "ctr-pipeline")
+    assert ctr_kubeflow("submit").exit_code == 0
+    assert ctr_kubeflow("schedule", "--cron", "0 30 3 * * *").exit_code == 0
+    assert [run.service_account for run in kfp_stub.runs + kfp_stub.recurring] == ["ctr-pipeline"] * 2
 
 
 REFUSALS = {

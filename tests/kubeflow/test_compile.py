@@ -11,11 +11,13 @@ import tempfile
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from google.protobuf import json_format
 from kfp import components
 from kfp.pipeline_spec import pipeline_spec_pb2
 from tfx.dsl.compiler.compiler import Compiler
 
+from pipeline.cli import main
 from pipeline.cli_kubeflow import FOLDER, load
 from pipeline.config import CONFIGS, ConfigError, config_from_json, load_config
 from pipeline.pipeline import create_pipeline
@@ -225,29 +227,16 @@ def test_a_setting_that_does_not_fit_is_an_error_and_leaves_no_file(override, me
     assert list(tmp_path.iterdir()) == []
 
 
-VERTEX = ["kubeflow.root=/gcs/bucket/ctr", "kubeflow.metadata=grpc://metadata.example:8080"]
-
-
-def test_a_package_for_vertex_is_one_document_without_anything_of_kubernetes(tmp_path):
-    config = load("vertex").for_vertex(load_config(None, VERTEX))
-    load("compile").compile_package(config, IMAGE, tmp_path / "pipeline.yaml")
-    ir, platform = _documents(tmp_path / "pipeline.yaml")
-    assert platform == {}
-    assert "/gcs/bucket/ctr/runs" in str(ir)
-
-
-NOT_ON_VERTEX = {
-    "a folder that is no bucket's": ("kubeflow.root=/mnt/ctr", "/gcs/BUCKET/FOLDER"),
-    "a database with a password": ("kubeflow.metadata=mysql://ctr@host/metadata", "kubeflow.metadata: Vertex has no"),
-    "a secret": ("kubeflow.secrets={KEY: name/key}", "kubeflow.secrets: Vertex has none"),
-    "a toleration": ("kubeflow.nodes={Trainer: {tolerations: [{key: gpu}]}}", "kubeflow.nodes.Trainer.tolerations: V"),
-}
-
-
-@pytest.mark.parametrize(("override", "message"), NOT_ON_VERTEX.values(), ids=NOT_ON_VERTEX.keys())
-def test_what_vertex_would_ignore_is_an_error(override, message):
-    with pytest.raises(ConfigError, match=message):
-        load("vertex").for_vertex(load_config(None, [*VERTEX, override]))
+def test_the_command_says_where_the_package_is_or_what_is_wrong_in_one_line(tmp_path):
+    out = tmp_path / "pipeline.yaml"
+    command = ["kubeflow", "compile", "--image", IMAGE, "--out", str(out)]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0
+    assert re.fullmatch(rf"written: {out}, [0-9]+ kB\n", result.output)
+    out.unlink()
+    result = CliRunner().invoke(main, [*command, "--target", "vertex"])
+    assert (result.exit_code, out.exists()) == (1, False)
+    assert re.fullmatch(r"ctr: kubeflow.root: .*/gcs/BUCKET/FOLDER\n", result.output)
 
 
 def test_the_folder_imports_only_the_pipeline_and_is_no_package():
