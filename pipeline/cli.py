@@ -243,7 +243,7 @@ def _print_error(message: str) -> None:
     click.secho(f"ctr: {lines}", fg="red", err=True)
 
 
-cli_kubeflow.add_commands(main, _CONFIG, _one_line, _silence_tensorflow)
+cli_kubeflow.add_commands(main, _CONFIG, _one_line)
 cli_report.add_commands(main, _CONFIG, _one_line)
 cli_explain.add_commands(main, _CONFIG, _one_line)
 cli_serving.add_commands(main, _CONFIG, _one_line)

@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from pipeline.cli_serving import silence_tensorflow
+
 FOLDER = pathlib.Path(__file__).parent.parent / "kubeflow"
 _NAME = "ctr_kubeflow"
 
@@ -36,19 +38,13 @@ def load(module: str) -> types.ModuleType:
     return importlib.import_module(f"{_NAME}.{module}")
 
 
-def add_commands(
-    main: click.Group,
-    config_option: Callable[[Any], Any],
-    one_line: Callable[..., Any],
-    silence_tensorflow: Callable[[], None],
-) -> None:
+def add_commands(main: click.Group, config_option: Callable[[Any], Any], one_line: Callable[..., Any]) -> None:
     """Adds `ctr kubeflow`.
 
     Args:
         main: The group `ctr`.
         config_option: The option `--config`.
         one_line: The context manager that turns errors into one line and exit status 1.
-        silence_tensorflow: Is called before TensorFlow is imported.
     """
 
     @main.group()
