@@ -38,6 +38,7 @@ def main() -> None:
 
     os.umask(0)  # the containers' user is another one than this process's
     root = options.root.resolve()
+    (root / "kfp").mkdir(exist_ok=True)  # the engine would make it, for its own user only
     retries = _retries(options.package)
     attempts: dict[str, list[int]] = {}
     resumed: list[str] = []
