@@ -4,15 +4,17 @@
 #
 #   kubeflow/local.sh [FOLDER]     the folder (runs/kubeflow-local) has the log, the package and all outputs afterwards
 #
-# From the environment: BASE_IMAGE and BEAM_IMAGE, the image's bases; IMAGE, one that is there already; UV_DEFAULT_INDEX, the
-# package index; KILL, another node to kill, or none.
+# From the environment: BASE_IMAGE and BEAM_IMAGE, the image's bases; IMAGE, one that is there already; UV_DEFAULT_INDEX, a
+# package index other than PyPI; KILL= (empty) to kill nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 docker version >/dev/null || { echo "kubeflow-local: no Docker engine answers" >&2; exit 1; }
 folder=${1:-runs/kubeflow-local}
 image=${IMAGE:-ctr:local}
+kill=${KILL-Trainer}
 kfp=.cache/kfp-2.16
 mkdir -p "$folder" && chmod 777 "$folder"
+rm -rf "$folder"/{runs,kfp,metadata.sqlite}  # of an earlier one, whose cache would be taken
 
 if [[ -z ${IMAGE:-} ]]; then
   DOCKER_BUILDKIT=0 docker build --network host --file kubeflow/Dockerfile --tag "$image" \
@@ -30,7 +32,7 @@ fi
 [[ -e $folder/logs/movielens ]] || .venv/bin/ctr data movielens --out "$folder/logs/movielens"
 .venv/bin/ctr kubeflow compile --image "$image" --out "$folder/pipeline.yaml" \
   --set kubeflow.pvc=null --set kubeflow.metadata=sqlite:///mnt/ctr/metadata.sqlite
-(cd "$folder" && "$OLDPWD/$kfp/bin/python" "$OLDPWD/kubeflow/local_run.py" pipeline.yaml --root . --kill Trainer)
+(cd "$folder" && "$OLDPWD/$kfp/bin/python" "$OLDPWD/kubeflow/local_run.py" pipeline.yaml --root . ${kill:+--kill "$kill"})
 
 model=$(ls -d "$folder"/runs/movielens/serving/*/ | sort -V | tail -n 1)
 [[ -s $model/saved_model.pb ]] || { echo "kubeflow-local: no model was pushed" >&2; exit 1; }
