@@ -14,6 +14,7 @@ image=${IMAGE:-ctr:local}
 kill=${KILL-Trainer}
 kfp=.cache/kfp-2.16
 mkdir -p "$folder" && chmod 777 "$folder"
+rm -rf "$folder"/{runs,kfp,metadata.sqlite}  # of an earlier one, whose cache would be taken
 
 if [[ -z ${IMAGE:-} ]]; then
   DOCKER_BUILDKIT=0 docker build --network host --file kubeflow/Dockerfile --tag "$image" \
