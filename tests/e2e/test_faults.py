@@ -105,7 +105,8 @@ def two_at_once(killed_everywhere, workplace, ctr):
     command = [pathlib.Path(sys.executable).with_name("ctr"), "run", *_words()]
     with subprocess.Popen(command, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
         deadline = time.monotonic() + 60
-        while not (workplace / "runs/faults/lock").read_text():
+        # A run that was killed has left its own id there.
+        while f'"pid": {first.pid},' not in (workplace / "runs/faults/lock").read_text():
             assert time.monotonic() < deadline
             time.sleep(0.05)
         second = ctr("run", *_words())
