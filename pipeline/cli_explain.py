@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import pathlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli_serving import silence_tensorflow
+from pipeline.cli_common import config_option, one_line, silence_tensorflow
 
 if TYPE_CHECKING:
     from components.evaluation_report.importance import Importance, Lost
 
 
-def add_commands(
-    main: click.Group,
-    config_option: Callable[[Any], Any],
-    one_line: Callable[..., contextlib.AbstractContextManager[None]],
-) -> None:
-    """Adds `explain` to the command line.
-
-    Args:
-        main: The command line.
-        config_option: The option `--config`.
-        one_line: Turns errors into their message and exit status 1.
-    """
+def add_commands(main: click.Group) -> None:
+    """Adds `explain` to the command line."""
 
     @main.command(epilog="Example: ctr explain --repeats 10")
     @config_option

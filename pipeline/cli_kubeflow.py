@@ -9,12 +9,12 @@ import json
 import pathlib
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from pipeline.cli_serving import silence_tensorflow
+from pipeline.cli_common import config_option, one_line, set_option, silence_tensorflow
 
 FOLDER = pathlib.Path(__file__).parent.parent / "kubeflow"
 _NAME = "ctr_kubeflow"
@@ -38,14 +38,8 @@ def load(module: str) -> types.ModuleType:
     return importlib.import_module(f"{_NAME}.{module}")
 
 
-def add_commands(main: click.Group, config_option: Callable[[Any], Any], one_line: Callable[..., Any]) -> None:
-    """Adds `ctr kubeflow`.
-
-    Args:
-        main: The group `ctr`.
-        config_option: The option `--config`.
-        one_line: The context manager that turns errors into one line and exit status 1.
-    """
+def add_commands(main: click.Group) -> None:
+    """Adds `ctr kubeflow`."""
 
     @main.group()
     def kubeflow() -> None:
@@ -53,7 +47,7 @@ def add_commands(main: click.Group, config_option: Callable[[Any], Any], one_lin
 
     @kubeflow.command("compile", epilog="Example: ctr kubeflow compile --image registry/ctr:1 --out pipeline.yaml")
     @config_option
-    @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Use this value, not the config's.")
+    @set_option
     @click.option("--image", required=True, metavar="IMAGE", help="The image of all containers.")
     @click.option(
         "--out",
@@ -75,10 +69,13 @@ def add_commands(main: click.Group, config_option: Callable[[Any], Any], one_lin
     ) -> None:
         """Compile the pipeline to a package that Kubeflow Pipelines 2 runs."""
         from pipeline.config import ConfigError, load_config
+        from schemas.features import load_spec
 
         silence_tensorflow()
-        with one_line(ConfigError):
+        with one_line(ValueError):
             settings = load_config(config, overrides)
+            load_spec(settings.features)
+        with one_line(ConfigError):
             if target == "vertex":
                 settings = load("vertex").for_vertex(settings)
             load("compile").compile_package(settings, image, out)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from pipeline.cli_common import config_option, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,18 +18,8 @@ if TYPE_CHECKING:
     from pipeline.history import Evaluated
 
 
-def add_commands(
-    main: click.Group,
-    config_option: Callable[[Any], Any],
-    one_line: Callable[..., contextlib.AbstractContextManager[None]],
-) -> None:
-    """Adds `report` to the command line.
-
-    Args:
-        main: The command line.
-        config_option: The option `--config`.
-        one_line: Turns errors into their message and exit status 1.
-    """
+def add_commands(main: click.Group) -> None:
+    """Adds `report` to the command line."""
 
     @main.command(epilog="Example: ctr report --out report.html")
     @config_option

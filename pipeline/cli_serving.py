@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pathlib
 import sys
-import warnings
-from collections.abc import Callable
 from typing import IO, Any
 
 import click
+
+from pipeline.cli_common import config_option, one_line, set_option, silence_tensorflow
 
 _MODEL = click.option(
     "--model",
@@ -21,18 +19,8 @@ _MODEL = click.option(
 )
 
 
-def add_commands(
-    main: click.Group,
-    config_option: Callable[[Any], Any],
-    one_line: Callable[..., contextlib.AbstractContextManager[None]],
-) -> None:
-    """Adds `predict` and `score` to the command line.
-
-    Args:
-        main: The command line.
-        config_option: The option `--config`.
-        one_line: Turns errors into their message and exit status 1.
-    """
+def add_commands(main: click.Group) -> None:
+    """Adds `predict` and `score` to the command line."""
 
     @main.command(epilog="Example: ctr predict --input impressions.jsonl > ctrs.jsonl")
     @_MODEL
@@ -84,7 +72,7 @@ def add_commands(
         help="The folder to write. It appears when all is done, and must not be there before.",
     )
     @config_option
-    @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Use this value, not the config's.")
+    @set_option
     def score(model: str, log: pathlib.Path, out: pathlib.Path, config: pathlib.Path | None, overrides: Any) -> None:
         """Score a whole log with a pushed model, in Beam, to Parquet.
 
@@ -100,8 +88,6 @@ def add_commands(
         with one_line(ConfigError, PreflightError):
             settings = load_config(config, overrides)
             directory = pathlib.Path(model) if model != "latest" else _latest(settings)
-        if os.getcwd() not in sys.path:  # where the user's own spec module is
-            sys.path.insert(0, os.getcwd())
         silence_tensorflow()
         from pipeline.predict import ModelError
         from pipeline.score import ScoreError, score_log
@@ -113,16 +99,6 @@ def add_commands(
             click.echo(
                 f"{scored.bad_rows:,} bad rows: {scored.reasons}; all are in {out / '_quarantine.jsonl'}", err=True
             )
-
-
-def silence_tensorflow() -> None:
-    """Call it before TensorFlow is imported.
-
-    It says which GPU libraries are not there, and Google's packages that Python 3.10 is old. What goes wrong is raised,
-    not only logged.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="google")
 
 
 def _latest(settings: Any) -> pathlib.Path:

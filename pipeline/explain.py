@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import sys
 
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
@@ -34,8 +33,6 @@ def explain_newest(
         ReportError: There are no examples, or no model.
         ValueError: The model or the examples cannot be used; the message says why.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     spec = load_spec(config.features)
     store = open_store(config)
     examples = _newest(store, "Examples", having="num_rows")

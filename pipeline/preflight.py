@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import os
 import pathlib
-import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -30,14 +28,9 @@ def home(config: PipelineConfig) -> pathlib.Path:
 def check(config: PipelineConfig) -> None:
     """Makes the pipeline's folder, and checks what the run will need.
 
-    Puts the current directory on the import path, where the user's own spec module is; `python -m pipeline.local` does
-    the same.
-
     Raises:
         PreflightError: The run cannot succeed.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     problems = [*_spec_problems(config), *_log_problems(config)]
     # Last, so that a run that cannot start leaves no folder behind.
     problems = problems or list(_folder_problems(config))

@@ -21,6 +21,8 @@ from pipeline.cli import main
 from pipeline.cli_kubeflow import FOLDER, load
 from pipeline.config import CONFIGS, ConfigError, config_from_json, load_config
 from pipeline.pipeline import create_pipeline
+from schemas.features import FeatureSpec, IdFeature
+from schemas.tfmd import schema_text
 
 IMAGE = "registry.example/ctr:1"
 GOLDEN = pathlib.Path(__file__).parent / "everything.yaml"
@@ -237,6 +239,25 @@ def test_the_command_says_where_the_package_is_or_what_is_wrong_in_one_line(tmp_
     result = CliRunner().invoke(main, [*command, "--target", "vertex"])
     assert (result.exit_code, out.exists()) == (1, False)
     assert re.fullmatch(r"ctr: kubeflow.root: .*/gcs/BUCKET/FOLDER\n", result.output)
+
+
+def test_the_command_finds_a_spec_in_the_current_folder_and_names_one_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    source = (
+        "from schemas.features import FeatureSpec, IdFeature\nSPEC = FeatureSpec('own', (IdFeature('item', 10),))\n"
+    )
+    pathlib.Path("own_spec_of_the_test.py").write_text(source)
+    spec = FeatureSpec("own", (IdFeature("item", 10),))
+    pathlib.Path("schema.pbtxt").write_text(schema_text(spec))
+    settings = ["features=own_spec_of_the_test:SPEC", "schema_file=schema.pbtxt", "evaluation.slices=[]"]
+    command = ["kubeflow", "compile", "--image", IMAGE, *(word for pair in settings for word in ("--set", pair))]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert pathlib.Path("pipeline.yaml").is_file()
+    result = CliRunner().invoke(main, [*command, "--set", "features=nowhere:SPEC", "--out", "other.yaml"])
+    assert (result.exit_code, result.output) == (1, "ctr: features 'nowhere:SPEC': No module named 'nowhere'\n")
+    assert not pathlib.Path("other.yaml").exists()
 
 
 def test_the_folder_imports_only_the_pipeline_and_is_no_package():
