@@ -12,7 +12,13 @@ import uuid
 import apache_beam as beam
 
 from components.impression_log_example_gen.executor import put_aside
-from components.impression_log_example_gen.ingest import Outcome, find_corrupt, require_unchanged, run_portions
+from components.impression_log_example_gen.ingest import (
+    Outcome,
+    find_corrupt,
+    require_unchanged,
+    rows_of_files,
+    run_portions,
+)
 from components.impression_log_example_gen.log import LogError, find_days, find_files, format_of, is_partitioned
 from components.impression_log_example_gen.portions import Portion, cut, whole
 from pipeline.beam import LOCAL_BEAM_ARGS
@@ -124,10 +130,7 @@ def _score_portions(config: PipelineConfig, spec: FeatureSpec, portions: list[Po
     make_pipeline = functools.partial(beam.Pipeline, argv=list(config.beam_args or LOCAL_BEAM_ARGS))
     reports = run_portions(make_pipeline, portions, work, work.folder)
     corrupt = find_corrupt(reports)
-    rows_of_file: dict[pathlib.Path, int] = {}
-    for report in reports.values():
-        for file, number in report.rows_of_file.items():
-            rows_of_file[pathlib.Path(file)] = rows_of_file.get(pathlib.Path(file), 0) + number
+    rows_of_file = rows_of_files(reports)
     again = [portion for portion in portions if any(piece.file in corrupt for piece in portion.pieces)]
     if again:
         work = dataclasses.replace(work, corrupt=frozenset(corrupt))

@@ -16,17 +16,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
 from apache_beam.utils import shared
-from tfx.dsl.io import fileio
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from components.impression_log_example_gen.check import check, find, flatten
 from components.impression_log_example_gen.columns import Column, find_columns
-from components.impression_log_example_gen.log import LogError
+from components.impression_log_example_gen.pieces import BadRowWriter, read_piece
 from components.impression_log_example_gen.portions import Piece, Portion
-from components.impression_log_example_gen.quarantine import BadRow, Count
-from components.impression_log_example_gen.readers.read import read_rows
-from components.impression_log_example_gen.readers.rows import CorruptFileError, Rows
-from components.impression_log_example_gen.report import Corrupt, Report
+from components.impression_log_example_gen.quarantine import BadRow
+from components.impression_log_example_gen.readers.rows import Rows
+from components.impression_log_example_gen.report import Report
 from pipeline.config import PipelineConfig
 from pipeline.predict import Model, load_model
 from schemas.features import FeatureSpec
@@ -91,18 +89,9 @@ class ScorePortion:
         return report
 
     def _score(self, piece: Piece, model: Model, writer: _Writer) -> None:
-        num_rows, name, report = 0, str(piece.file), writer.report
         key = (Column(self.key, None),) if self.key else ()
-        try:
-            for rows in read_rows(piece.file, (*self.columns, *key), piece.start, piece.stop):
-                num_rows += rows.batch.num_rows + len(rows.unparsable)
-                writer.write(piece.file, *self._score_rows(rows, model))
-        except CorruptFileError as error:
-            report.corrupt[name] = Corrupt(str(error), max(error.num_rows, num_rows))
-        else:
-            if piece.stop is not None and num_rows != piece.stop - piece.start:
-                raise LogError(f"{piece.file} has changed while it was read: run again when its writer is done")
-        report.rows_of_file[name] = report.rows_of_file.get(name, 0) + num_rows
+        for rows in read_piece(piece, (*self.columns, *key), writer.report):
+            writer.write(piece.file, *self._score_rows(rows, model))
 
     def _score_rows(self, rows: Rows, model: Model) -> tuple[pa.RecordBatch, list[BadRow]]:
         """Returns the good rows' output without `file`, and the bad ones."""
@@ -132,7 +121,7 @@ class _Writer:
         self.report = report
         self._work, self._stack = work, stack
         self._parquet: Any = None
-        self._quarantine: Any = None
+        self._bad_rows = BadRowWriter(report, work.folder, stack)
         self._path, self._num_rows = os.path.join(work.folder, uuid.uuid4().hex), 0
 
     def write(self, file: pathlib.Path, rows: pa.RecordBatch, bad: list[BadRow]) -> None:
@@ -143,13 +132,7 @@ class _Writer:
         self._parquet.write_table(table)
         self._num_rows += rows.num_rows
         self.report.num_rows += rows.num_rows + len(bad)
-        for row in sorted(bad, key=lambda row: row.number or 0):
-            if self._quarantine is None:
-                self.report.quarantine = os.path.join(self._work.folder, uuid.uuid4().hex)
-                self._quarantine = self._stack.enter_context(fileio.open(self.report.quarantine, "w"))
-            self._quarantine.write(row.to_json(str(file)))
-            self.report.num_quarantined += 1
-            self.report.counts.add(Count(row.reason, row.column, 1, f"{file}, row {row.number}"))
+        self._bad_rows.write(bad, file)
 
     def finish(self) -> None:
         """Enters the Parquet file into the report; call it when all is closed."""

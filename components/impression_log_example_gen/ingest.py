@@ -71,7 +71,7 @@ def ingest(
     first = Job(columns, folder, key, keys, num_partitions=1 + num_rows // _ROWS_PER_PARTITION)
     reports = run_portions(make_beam_pipeline, portions, functools.partial(write_portion, job=first), folder)
     corrupt = find_corrupt(reports)
-    rows_of_file = _rows_of_files(reports)
+    rows_of_file = rows_of_files(reports)
     if key:
         _find_duplicates(make_beam_pipeline, first, reports, corrupt, duplicates)
     again = [portion for portion in portions if key or any(piece.file in corrupt for piece in portion.pieces)]
@@ -180,7 +180,7 @@ class WritePortion(beam.DoFn):
         return ()
 
 
-def _rows_of_files(reports: dict[Portion, Report]) -> dict[pathlib.Path, int]:
+def rows_of_files(reports: dict[Portion, Report]) -> dict[pathlib.Path, int]:
     """Returns the rows of each file. A flat log's file of both splits was read twice."""
     rows: dict[tuple[pathlib.Path, str], int] = {}
     for portion, report in reports.items():
