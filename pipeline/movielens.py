@@ -19,13 +19,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import uuid
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline.whole_folder import SUCCESS, write_whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +37,6 @@ WHEEL_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407
 FOLDER = "recbole/dataset_example/ml-100k/"  # zipfile.Path wants the slash at the end
 MAX_HISTORY = 20
 MIN_CLICK_RATING = 4
-SUCCESS = "_SUCCESS"  # readers of Hive partitions skip names that begin with an underscore
 
 ProgressHook = Callable[[str, int, int | None], None]
 """Takes what is being done, how many steps of it are done, and of how many (None: not known)."""
@@ -297,8 +297,7 @@ def _write_days(impressions: pa.Table, target: Path, progress: ProgressHook) -> 
         first_day=days[0],
         last_day=days[-1],
     )
-    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
+    with write_whole(target) as unfinished:
         offset = 0
         for num_written, (day, size) in enumerate(sizes.items()):
             progress("write days", num_written, len(days))
@@ -307,10 +306,7 @@ def _write_days(impressions: pa.Table, target: Path, progress: ProgressHook) -> 
             pq.write_table(impressions.slice(offset, size), folder / "part-0.parquet")
             offset += size
         (unfinished / SUCCESS).write_text(json.dumps(dataclasses.asdict(summary)), encoding="utf-8")
-        unfinished.rename(target)
-        progress("write days", len(days), len(days))
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    progress("write days", len(days), len(days))
     return summary
 
 

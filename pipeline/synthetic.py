@@ -8,8 +8,6 @@ import datetime
 import itertools
 import json
 import pathlib
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -18,10 +16,10 @@ import pyarrow.parquet as pq
 
 from pipeline.config import LogConfig
 from pipeline.planted import Array, Bayes, PlantedDeepFM
+from pipeline.whole_folder import SUCCESS, write_whole
 from schemas.features import FeatureSpec
 
 FIRST_DAY = datetime.date(2026, 1, 1)
-SUMMARY = "_SUCCESS"  # readers of Hive partitions skip names that begin with an underscore
 BAD_LABEL = 7
 _CHUNK = 50_000
 _THREADS = 2
@@ -90,18 +88,15 @@ def write_synthetic_log(
     if num_rows < num_days:
         raise SyntheticError(f"{num_rows} rows are too few for {num_days} days: raise --rows, or lower --days")
     target = directory.resolve()
-    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise SyntheticError(f"{directory} is not empty: remove it, or choose another directory with --out")
         writer = _Writer(spec, log or LogConfig(), num_rows, num_days, seed, bad_rate)
-        written = writer.write(unfinished, progress)
-        (unfinished / SUMMARY).write_text(json.dumps(dataclasses.asdict(written)), encoding="utf-8")
-        unfinished.rename(target)
+        with write_whole(target) as unfinished:
+            written = writer.write(unfinished, progress)
+            (unfinished / SUCCESS).write_text(json.dumps(dataclasses.asdict(written)), encoding="utf-8")
     except OSError as error:
         raise SyntheticError(f"cannot write {directory}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return written
 
 
