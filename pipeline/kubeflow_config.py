@@ -91,6 +91,7 @@ class KubeflowConfig:
         "log.as_of",
         "log.train_days",
         "training.max_epochs",
+        "training.max_steps",
         "evaluation.min_auc",
         "evaluation.max_auc_drop",
         "evaluation.max_log_loss",

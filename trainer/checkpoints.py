@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pathlib
 import shutil
 import time
@@ -22,12 +23,14 @@ class Progress:
     Attributes:
         epoch: The epoch it is in, from 0.
         batch: How many batches of that epoch are done.
+        loss: The mean training loss of those batches, as of the last checkpoint.
         best: The step at the end of the best epoch, 0 while none is done.
         history: The logs of the epochs that are done.
     """
 
     epoch: int = 0
     batch: int = 0
+    loss: float = math.nan
     best: int = 0
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
@@ -87,7 +90,7 @@ class Checkpoints:
         shutil.rmtree(before, ignore_errors=True)
 
 
-def _number(value: Any) -> float:
+def number(value: Any) -> float:
     """Returns a scalar of Keras's, which may be mirrored on several devices."""
     return float(tf.convert_to_tensor(value.value if isinstance(value, keras.Variable) else value))
 
@@ -115,8 +118,13 @@ class KeepState(keras.callbacks.Callback):
         self._progress.batch += 1
         is_step = self._steps and self._progress.batch % self._steps == 0
         if is_step or (self._seconds and time.monotonic() - self._written >= self._seconds):
-            self._checkpoints.write(int(_number(self.model.optimizer.iterations)), self._progress)
+            self._progress.loss = number(logs["loss"])
+            self._checkpoints.write(int(number(self.model.optimizer.iterations)), self._progress)
             self._written = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Adds the loss, where all the epoch's batches were before the checkpoint that training has gone on from."""
+        logs.setdefault("loss", self._progress.loss)
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -149,14 +157,14 @@ class KeepBest(keras.callbacks.Callback):
         """Compares the epoch with the ones before."""
         progress = self._progress
         figures = {name: float(value) for name, value in (logs or {}).items()}
-        progress.history.append(figures | {"learning_rate": _number(self.model.optimizer.learning_rate)})
+        progress.history.append(figures | {"learning_rate": number(self.model.optimizer.learning_rate)})
         progress.epoch, progress.batch = epoch + 1, 0
-        step = int(_number(self.model.optimizer.iterations))
+        step = int(number(self.model.optimizer.iterations))
         if self._epochs_without_better() == 0:
             progress.best = step
         elif self._reduce_on_plateau:
             optimizer = self.model.optimizer
-            optimizer.learning_rate = _number(optimizer.learning_rate) * self._reduce_on_plateau
+            optimizer.learning_rate = number(optimizer.learning_rate) * self._reduce_on_plateau
         self._checkpoints.write(step, progress)
         self.model.stop_training = self.is_over()
 

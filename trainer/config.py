@@ -75,6 +75,7 @@ class TrainingConfig:
     Attributes:
         batch_size: Examples per step.
         max_epochs: Passes over the training split, at most.
+        max_steps: Batches in all, at most, or null; the pass that it ends in is evaluated as a whole one is.
         learning_rate: Step size, of the embedding table and of all other weights.
         warmup_steps: Steps over which the step size grows from 0 to `learning_rate`.
         decay_steps: Steps after them over which it falls to 0 along a cosine; 0 for a constant one.
@@ -96,6 +97,7 @@ class TrainingConfig:
 
     batch_size: Positive = 1024
     max_epochs: Positive = 10
+    max_steps: Positive | None = None
     learning_rate: Annotated[float, Field(gt=0)] = 0.001
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     decay_steps: Annotated[int, Field(ge=0)] = 0

@@ -215,6 +215,13 @@ class RowSparse(keras.optimizers.Optimizer):
         if not self.built:
             self.build(variables)
         pairs = [(g, variable) for g, variable in zip(grads, variables, strict=True) if g is not None]
+        # After the last batch Keras's loop runs a step that finds no more data. What of a step does not wait for the
+        # batch would be done there.
+        last = pairs[-1][0]
+        with tf.control_dependencies([last.values if isinstance(last, tf.IndexedSlices) else last]):
+            self._apply(pairs)
+
+    def _apply(self, pairs: Sequence[tuple[Any, keras.Variable]]) -> None:
         step = tf.cast(self.rest.iterations.value + 1, tf.float32)
         learning_rate = tf.cast(keras.ops.convert_to_tensor(self.rest.learning_rate), tf.float32)
         if self._l2:

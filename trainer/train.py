@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.checkpoints import Checkpoints, KeepBest, KeepState, Progress
+from trainer.checkpoints import Checkpoints, KeepBest, KeepState, Progress, number
 from trainer.config import TrainingConfig
 from trainer.finite import NonFiniteLossError
 from trainer.model import DeepFM
@@ -211,7 +211,8 @@ def train(
     Raises:
         NonFiniteLossError: The loss is NaN or infinite. The last checkpoint is that of a state before.
     """
-    compile_model(model, config, read_steps(earlier_state) if earlier_state else 0)
+    first_step = read_steps(earlier_state) if earlier_state else 0
+    compile_model(model, config, first_step)
     model.optimizer.build(model.trainable_variables)
     if earlier_state:
         cold = warm_start(model, earlier_state)
@@ -230,12 +231,19 @@ def train(
         callbacks += [ShrinkTables()] if model.table_l2 else []
         callbacks += [
             EvalMetrics(eval_data, logit_shift(config.negative_sampling_rate)),
-            EpochLog(config.max_epochs, tensorboard_dir),
             KeepState(checkpoints, progress, config.checkpoint_steps, config.checkpoint_minutes),
+            EpochLog(config.max_epochs, tensorboard_dir),
             best,
         ]
         while progress.epoch < config.max_epochs and not best.is_over():
-            _fit_epoch(model, train_data, progress, callbacks, checkpoints_dir)
+            data = train_data
+            if config.max_steps:
+                left = config.max_steps - (int(number(model.optimizer.iterations)) - first_step)
+                if not left and not progress.batch:
+                    _LOGGER.info("ended after %d steps, which is training.max_steps", config.max_steps)
+                    break
+                data = train_data.take(left)
+            _fit_epoch(model, data, progress, callbacks, checkpoints_dir)
         checkpoints.restore_best(progress)
     history = keras.callbacks.History()
     history.history = {name: [epoch[name] for epoch in progress.history] for name in progress.history[0]}

@@ -25,7 +25,16 @@ MODELS = {
     "Service": "V1Service",
     "PodDisruptionBudget": "V1PodDisruptionBudget",
 }
-CUSTOM = {"Kustomization": "kustomize.config.k8s.io/v1beta1", "InferenceService": "serving.kserve.io/v1beta1"}
+# KServe's v1beta1 API (https://kserve.github.io/website/docs/reference/crd-api: ComponentExtensionSpec, ModelSpec): a
+# predictor is a pod's spec and its model a container, with these fields beside Kubernetes' own.
+OF_A_PREDICTOR = {
+    **dict.fromkeys(("minReplicas", "maxReplicas", "scaleTarget", "timeout", "containerConcurrency"), "int"),
+    "canaryTrafficPercent": "int",
+    "scaleMetric": "str",
+    **dict.fromkeys(("labels", "annotations"), "dict(str, str)"),
+    "deploymentStrategy": "V1DeploymentStrategy",
+}
+OF_A_MODEL = {"storageUri": "str", "protocolVersion": "str", "runtime": "str", "runtimeVersion": "str"}
 SCALARS = {"str": str, "int": int, "bool": bool, "float": float, "datetime": datetime.datetime}
 
 
@@ -62,10 +71,36 @@ def check(value, kind, path):
         model(**{names[json_name]: item for json_name, item in value.items()})  # raises where one is missing
 
 
+def check_inference_service(document):
+    """Raises an AssertionError where an InferenceService with one model has a field that KServe does not know."""
+
+    def check_extended(fields, own, kind, path):
+        for name in own.keys() & fields.keys():
+            check(fields[name], own[name], f"{path}.{name}")
+        with contextlib.suppress(ValueError):  # the containers and the name are KServe's to fill in
+            check({name: value for name, value in fields.items() if name not in own}, kind, path)
+
+    assert document.keys() == {"apiVersion", "kind", "metadata", "spec"}
+    assert document["apiVersion"] == "serving.kserve.io/v1beta1"
+    check(document["metadata"], "V1ObjectMeta", "metadata")
+    assert document["spec"].keys() == {"predictor"}
+    predictor = dict(document["spec"]["predictor"])
+    model = dict(predictor.pop("model"))
+    model_format = model.pop("modelFormat")
+    assert "name" in model_format
+    assert model_format.keys() <= {"name", "version"}
+    check(model_format, "dict(str, str)", "modelFormat")
+    check_extended(predictor, OF_A_PREDICTOR, "V1PodSpec", "predictor")
+    check_extended(model, OF_A_MODEL, "V1Container", "model")
+
+
 @pytest.mark.parametrize(("file", "document"), [case[1:] for case in _documents()], ids=[c[0] for c in _documents()])
 def test_every_field_is_one_of_kubernetes(file, document):
-    if document["kind"] in CUSTOM:
-        assert document["apiVersion"] == CUSTOM[document["kind"]]
+    if document["kind"] == "Kustomization":
+        assert document["apiVersion"] == "kustomize.config.k8s.io/v1beta1"
+        return
+    if document["kind"] == "InferenceService":
+        check_inference_service(document)
         return
     is_patch = file.parent.name == "example"  # it leaves out what the base has
     with contextlib.suppress(*[ValueError] * is_patch):
@@ -78,6 +113,27 @@ def test_the_check_finds_a_misspelt_field_a_wrong_type_and_a_missing_field():
             check(wrong, "V1Deployment", "Deployment")
     with pytest.raises(ValueError, match="selector"):
         check({"spec": {"template": {}}}, "V1Deployment", "Deployment")
+
+
+@pytest.mark.parametrize(
+    ("where", "wrong"),
+    [
+        (("spec", "predictor"), {"minReplica": 2}),
+        (("spec", "predictor"), {"maxReplicas": "2"}),
+        (("spec", "predictor", "model"), {"storageURI": "pvc://ctr"}),
+        (("spec", "predictor", "model"), {"resources": {"limit": {}}}),
+        (("spec", "predictor", "model", "modelFormat"), {"version": 1}),
+        ((), {"status": {}}),
+    ],
+)
+def test_the_check_finds_a_wrong_field_of_an_inference_service(where, wrong):
+    document = yaml.safe_load((MANIFESTS / "kserve" / "inference-service.yaml").read_text())
+    group = document
+    for key in where:
+        group = group[key]
+    group.update(wrong)
+    with pytest.raises(AssertionError):
+        check_inference_service(document)
 
 
 @pytest.mark.parametrize("folder", ["base", "example", "kserve"])

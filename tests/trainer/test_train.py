@@ -114,6 +114,22 @@ def test_a_separable_log_is_learned_and_its_curves_are_in_tensorboards_log(tmp_p
     assert list(tmp_path.glob("validation/events.out.tfevents.*"))
 
 
+def test_max_steps_end_the_training_and_its_last_epoch_is_evaluated(tmp_path, examples, caplog):
+    def run(**settings):
+        data = shuffled_batches(read_chunks(examples, PARSING, num_files=4), batch_size=16, shuffle_buffer=100, seed=5)
+        model = model_fn(NUMBERS, ModelConfig(hidden_units=(4,)), seed=5)
+        config = TrainingConfig(monitor="log_loss", patience=9, **settings)  # the last epoch is the best
+        history = train(model, data, ordered_batches(read_chunks(examples, PARSING), 50), config, str(tmp_path / "tb"))
+        return int(model.optimizer.iterations), len(history.history["val_auc"])
+
+    assert run(max_epochs=3) == (21, 3)  # seven batches an epoch
+    assert run(max_epochs=3, max_steps=99) == (21, 3)
+    for max_steps, num_epochs in ((3, 1), (7, 1), (10, 2)):
+        with caplog.at_level(logging.INFO, logger="trainer"):
+            assert run(max_epochs=9, max_steps=max_steps) == (max_steps, num_epochs)
+        assert f"ended after {max_steps} steps" in caplog.text
+
+
 def test_two_trainings_with_the_same_seed_give_the_same_weights(tmp_path, examples):
     weights = []
     for run in range(2):
@@ -312,7 +328,7 @@ def on_train_batch_end(self, batch, logs=None):
         os.kill(os.getpid(), signal.SIGKILL)
 
 checkpoints.KeepState.on_train_batch_end = on_train_batch_end
-helper.run(sys.argv[1], sys.argv[3])
+helper.run(sys.argv[1], sys.argv[3], int(sys.argv[4]))
 """
 
 HELPER = """
@@ -325,33 +341,38 @@ from trainer.train import train
 
 PARSING = {"numbers": tf.io.FixedLenFeature([1], tf.float32), "label": tf.io.FixedLenFeature([], tf.float32)}
 
-def run(pattern, directory):
+def run(pattern, directory, every):
     position = tf.Variable([0, 0], dtype=tf.int64)
     data = shuffled_batches(read_chunks([pattern], PARSING, num_files=4), 16, 100, 5, 1.0, position)
     model = model_fn(FeatureSpec("numbers", (NumericFeature("x"),)), ModelConfig(hidden_units=(4,), dropout=0.2), 5)
-    config = TrainingConfig(max_epochs=4, checkpoint_steps=2, patience=4, seed=5, learning_rate=0.01)
+    config = TrainingConfig(max_epochs=4, checkpoint_steps=every, patience=4, seed=5, learning_rate=0.01)
     eval_data = ordered_batches(read_chunks([pattern], PARSING), 50)
     history = train(model, data, eval_data, config, directory + "/tb", directory + "/state", position)
     return model.get_weights(), history.history
 """
 
 
-@pytest.mark.parametrize("steps", [5, 16], ids=["first epoch", "third epoch"])
-def test_a_killed_training_is_gone_on_with_and_ends_as_one_that_was_not(steps, examples, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize(("steps", "every"), [(5, 2), (16, 2), (14, 7)], ids=["epoch 1", "epoch 3", "end of epoch 2"])
+def test_a_killed_training_is_gone_on_with_and_ends_as_one_that_was_not(
+    steps, every, examples, tmp_path, monkeypatch, caplog
+):
     (tmp_path / "tests_train_helper.py").write_text(HELPER, encoding="utf-8")
     (tmp_path / "killed.py").write_text(KILLED, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     helper = importlib.import_module("tests_train_helper")
-    undisturbed = helper.run(examples[0], str(tmp_path / "undisturbed"))
-    command = [sys.executable, str(tmp_path / "killed.py"), examples[0], str(steps), str(tmp_path / "disturbed")]
+    undisturbed = helper.run(examples[0], str(tmp_path / "undisturbed"), every)
+    directory = str(tmp_path / "disturbed")
+    command = [sys.executable, str(tmp_path / "killed.py"), examples[0], str(steps), directory, str(every)]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     with caplog.at_level(logging.INFO, logger="trainer"):
-        weights, history = helper.run(examples[0], str(tmp_path / "disturbed"))
-    # Seven batches an epoch, a checkpoint every two of an epoch.
-    epochs, batches = divmod(steps, 7)
-    assert f"resumed after {epochs} epochs and {batches // 2 * 2} batches" in caplog.text
+        weights, history = helper.run(examples[0], directory, every)
+    # Seven batches an epoch.
+    epochs, batches = divmod(steps - 1, 7)
+    assert f"resumed after {epochs} epochs and {(batches + 1) // every * every} batches" in caplog.text
     assert sum("epoch " in record.getMessage() for record in caplog.records if record.name == "trainer.train") >= 2
     assert history["val_auc"] == undisturbed[1]["val_auc"]
+    if every == 7:
+        assert history["loss"] == pytest.approx(undisturbed[1]["loss"])
     for ours, theirs in zip(weights, undisturbed[0], strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
