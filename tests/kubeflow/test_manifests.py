@@ -15,6 +15,7 @@ from pipeline.config import load_config
 
 MANIFESTS = FOLDER / "manifests"
 MODELS = {
+    "PersistentVolume": "V1PersistentVolume",
     "PersistentVolumeClaim": "V1PersistentVolumeClaim",
     "Job": "V1Job",
     "ServiceAccount": "V1ServiceAccount",
@@ -22,6 +23,7 @@ MODELS = {
     "RoleBinding": "V1RoleBinding",
     "NetworkPolicy": "V1NetworkPolicy",
     "Deployment": "V1Deployment",
+    "StatefulSet": "V1StatefulSet",
     "Service": "V1Service",
     "PodDisruptionBudget": "V1PodDisruptionBudget",
 }
@@ -102,7 +104,9 @@ def test_every_field_is_one_of_kubernetes(file, document):
     if document["kind"] == "InferenceService":
         check_inference_service(document)
         return
-    is_patch = file.parent.name == "example"  # it leaves out what the base has
+    kustomization = yaml.safe_load((file.parent / "kustomization.yaml").read_text())
+    # A patch leaves out what the base has.
+    is_patch = file.name in [patch["path"] for patch in kustomization.get("patches", [])]
     with contextlib.suppress(*[ValueError] * is_patch):
         check(document, MODELS[document["kind"]], document["kind"])
 
@@ -136,20 +140,20 @@ def test_the_check_finds_a_wrong_field_of_an_inference_service(where, wrong):
         check_inference_service(document)
 
 
-@pytest.mark.parametrize("folder", ["base", "example", "kserve"])
+@pytest.mark.parametrize("folder", sorted(folder.name for folder in MANIFESTS.iterdir()))
 def test_kustomizations_name_what_is_there(folder):
     kustomization = yaml.safe_load((MANIFESTS / folder / "kustomization.yaml").read_text())
-    for resource in kustomization["resources"] + [patch["path"] for patch in kustomization.get("patches", [])]:
+    named = kustomization["resources"] + [patch["path"] for patch in kustomization.get("patches", [])]
+    for resource in named:
         assert (MANIFESTS / folder / resource).exists()
-    if folder != "example":
-        files = {file.name for file in (MANIFESTS / folder).iterdir()} - {"kustomization.yaml"}
-        assert files == set(kustomization["resources"])
+    files = {file.name for file in (MANIFESTS / folder).iterdir()} - {"kustomization.yaml"}
+    assert files == set(named) - {"../base"}
 
 
 def test_containers_run_without_privileges_and_serving_has_what_is_pushed():
-    documents = {(d["kind"], d["metadata"]["name"]): d for _, f, d in _documents() if f.parent.name == "base"
+    documents = {(d["kind"], d["metadata"]["name"]): d for _, f, d in _documents() if f.parent.name in ("base", "mysql")
                  and d["kind"] != "Kustomization"}  # fmt: skip
-    for kind, name in (("Deployment", "ctr-serving"), ("Job", "ctr-prepare-volume")):
+    for kind, name in (("Deployment", "ctr-serving"), ("Job", "ctr-prepare-volume"), ("StatefulSet", "ctr-metadata")):
         for container in documents[kind, name]["spec"]["template"]["spec"]["containers"]:
             context = container["securityContext"]
             assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
