@@ -18,7 +18,7 @@ from typing import Any
 from kfp import compiler, dsl
 from tfx.dsl.compiler.compiler import Compiler
 
-from pipeline.beam import missing_settings, outside_shared_folder
+from pipeline.beam_check import setting_problems
 from pipeline.config import ConfigError, PipelineConfig, config_to_json
 from pipeline.kfp_outputs import KFP_OUTPUTS
 from pipeline.pipeline import create_pipeline
@@ -52,7 +52,7 @@ def compile_package(config: PipelineConfig, image: str, out: pathlib.Path) -> No
     parameters = _parameters(config)
     in_containers = container_config(config, image)
     folders = {"log.path": in_containers.log.path, "runs_dir": in_containers.runs_dir}
-    problems = [*missing_settings(in_containers.beam), *outside_shared_folder(in_containers.beam, folders)]
+    problems = list(setting_problems(in_containers.beam, folders))
     if problems:
         raise ConfigError("\n".join(problems))
     package = _make_pipeline(in_containers, image, nodes, parameters)
@@ -66,17 +66,18 @@ def compile_package(config: PipelineConfig, image: str, out: pathlib.Path) -> No
 def container_config(config: PipelineConfig, image: str) -> PipelineConfig:
     """Returns the config as the containers get it.
 
-    Relative folders are those below `kubeflow.root`. Beam workers for which the config names none have the containers'
-    image, and share that folder.
+    Relative folders are those below `kubeflow.root`. Where the config names none, that is also the folder that Beam's
+    workers share, and the containers' image is also that of the workers on Dataflow.
 
     Args:
         config: The pipeline's settings.
         image: The image of all containers.
     """
     root, beam = config.kubeflow.root, config.beam
-    if beam.runner != "local":
-        shared = None if beam.runner == "dataflow" else root  # its machines mount nothing by themselves
-        beam = dataclasses.replace(beam, image=beam.image or image, shared_folder=beam.shared_folder or shared)
+    if beam.runner == "dataflow":
+        beam = dataclasses.replace(beam, image=beam.image or image)
+    elif beam.runner != "local":
+        beam = dataclasses.replace(beam, shared_folder=beam.shared_folder or root)
     return dataclasses.replace(
         config,
         beam=beam,

@@ -5,9 +5,6 @@ This module imports neither Beam nor TFX. What each runner needs, and how a clus
 
 from __future__ import annotations
 
-import os
-import pathlib
-from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -33,6 +30,7 @@ _RUNNERS = {"flink": "FlinkRunner", "spark": "SparkRunner", "portable": "Portabl
 _APPLIES_TO = {
     "workers": ("local", "flink", "dataflow"),
     "job_endpoint": tuple(_RUNNERS),
+    "artifact_endpoint": tuple(_RUNNERS),
     "worker_pool": tuple(_RUNNERS),
     "image": (*_RUNNERS, "dataflow"),
     "shared_folder": (*_RUNNERS, "dataflow"),
@@ -50,9 +48,12 @@ class BeamConfig:
         workers: How many processes share the work: on this machine with `local`, where 1 is the run's own process; at
             most, with `dataflow`; Flink's parallelism. Null for 1 locally, and elsewhere for what the cluster does.
         job_endpoint: HOST:PORT of the Beam job server.
+        artifact_endpoint: HOST:PORT where it takes what workers are sent; null for what it says, which may be its name
+            for itself.
         worker_pool: HOST:PORT where the cluster's machines have Beam's worker pool, such as `localhost:50000` for a
             container beside each Flink task manager; null where they start a container of `image` with Docker.
-        image: The image of the workers, with this project and the feature spec's module in it.
+        image: The image of workers that the runner starts, with this project and the feature spec's module in it. It
+            has to mount `shared_folder` by itself.
         shared_folder: The folder that this machine and all workers have, with the same files at the same path: it holds
             `log.path` and `runs_dir`.
         project: Google Cloud's project.
@@ -65,6 +66,7 @@ class BeamConfig:
     runner: Literal["local", "flink", "spark", "dataflow", "portable"] = "local"
     workers: Positive | None = None
     job_endpoint: Address | None = None
+    artifact_endpoint: Address | None = None
     worker_pool: Address | None = None
     image: str | None = None
     shared_folder: Annotated[str, Field(pattern=r"^/")] | None = None
@@ -86,7 +88,7 @@ def beam_args(config: BeamConfig) -> list[str]:
     """Returns the flags that Beam and TFX take.
 
     Args:
-        config: The settings; `missing_settings` finds none that the runner needs beside them.
+        config: The settings; `beam_check` finds nothing missing that the runner needs.
     """
     if config.runner == "local":
         flags = list(LOCAL_BEAM_ARGS)
@@ -106,6 +108,7 @@ def beam_args(config: BeamConfig) -> list[str]:
         flags = [f"--runner={_RUNNERS[config.runner]}"]
         flags += _flags(
             job_endpoint=config.job_endpoint,
+            artifact_endpoint=config.artifact_endpoint,
             job_server_timeout=_JOB_SECONDS,
             environment_type="EXTERNAL" if config.worker_pool else "DOCKER",
             environment_config=config.worker_pool or config.image,
@@ -118,43 +121,3 @@ def beam_args(config: BeamConfig) -> list[str]:
 
 def _flags(**values: str | int | None) -> list[str]:
     return [f"--{name}={value}" for name, value in values.items() if value is not None]
-
-
-def missing_settings(config: BeamConfig) -> Iterator[str]:
-    """Yields a sentence for each setting that the runner needs and that is not there."""
-    if config.runner == "local":
-        return
-    if config.runner == "dataflow":
-        for name in ("project", "region", "temp_location"):
-            if getattr(config, name) is None:
-                yield f"beam.{name} is not set: Dataflow needs one"
-    elif config.job_endpoint is None:
-        yield f"beam.job_endpoint is not set: name the HOST:PORT of the Beam job server of {config.runner}"
-    if config.image is None and config.worker_pool is None:
-        pool = (
-            ""
-            if config.runner == "dataflow"
-            else ", or beam.worker_pool where workers run beside the cluster's machines"
-        )
-        yield f"beam.image is not set: the workers need this project, so name an image of kubeflow/Dockerfile{pool}"
-    if config.shared_folder is None:
-        yield (
-            "beam.shared_folder is not set: other machines read the log and write to runs_dir, so name the folder that "
-            "all of them mount at the same path as this one"
-        )
-
-
-def outside_shared_folder(config: BeamConfig, folders: Mapping[str, str]) -> Iterator[str]:
-    """Yields a sentence for each folder that is not in the shared one.
-
-    Args:
-        config: The settings.
-        folders: The folders by the names of their settings.
-    """
-    if config.shared_folder is None:
-        return
-    shared = pathlib.Path(os.path.abspath(config.shared_folder))
-    for name, folder in folders.items():
-        path = pathlib.Path(os.path.abspath(folder))
-        if not path.is_relative_to(shared):
-            yield f"{name}: the Beam workers do not see {path}: put it into beam.shared_folder, which is {shared}"

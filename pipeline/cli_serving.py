@@ -83,11 +83,12 @@ def add_commands(main: click.Group) -> None:
         """
         from components.impression_log_example_gen.log import LogError
         from pipeline.config import ConfigError, load_config
-        from pipeline.preflight import PreflightError
+        from pipeline.preflight import PreflightError, check_beam
 
         with one_line(ConfigError, PreflightError):
             settings = load_config(config, overrides)
             directory = pathlib.Path(model) if model != "latest" else _latest(settings)
+            check_beam(settings.beam, {"--input": str(log), "--out": str(out), "the model": str(directory)})
         silence_tensorflow()
         from pipeline.predict import ModelError
         from pipeline.score import ScoreError, score_log

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import pathlib
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 
@@ -13,12 +11,11 @@ from components.evaluation.derived import derived_columns
 from components.impression_log_example_gen.columns import find_columns
 from components.impression_log_example_gen.log import LogError, find_days, is_partitioned, parse_day
 from components.impression_log_example_gen.window import split_days, up_to
-from pipeline.beam import BeamConfig, missing_settings, outside_shared_folder
+from pipeline.beam import BeamConfig
+from pipeline.beam_check import beam_problems
 from pipeline.config import ConfigError, PipelineConfig
 from pipeline.schema_file import find_schema
 from schemas.features import FeatureSpec, load_spec
-
-_CONNECT_SECONDS = 3
 
 
 class PreflightError(ValueError):
@@ -37,7 +34,7 @@ def check(config: PipelineConfig) -> None:
         PreflightError: The run cannot succeed.
     """
     problems = [*_spec_problems(config), *_log_problems(config)]
-    problems += _beam_problems(config.beam, {"log.path": config.log.path, "runs_dir": config.runs_dir})
+    problems += beam_problems(config.beam, {"log.path": config.log.path, "runs_dir": config.runs_dir})
     # Last, so that a run that cannot start leaves no folder behind.
     problems = problems or list(_folder_problems(config))
     if problems:
@@ -54,7 +51,7 @@ def check_beam(config: BeamConfig, folders: Mapping[str, str]) -> None:
     Raises:
         PreflightError: It cannot.
     """
-    problems = list(_beam_problems(config, folders))
+    problems = list(beam_problems(config, folders))
     if problems:
         raise PreflightError("\n".join(problems))
 
@@ -70,39 +67,6 @@ def find_latest_model(config: PipelineConfig) -> pathlib.Path:
     if not versions:
         raise PreflightError(f"no model in {serving}: `ctr run` pushes one there once it is blessed")
     return max(versions, key=lambda path: int(path.name))
-
-
-def _beam_problems(config: BeamConfig, folders: Mapping[str, str]) -> Iterator[str]:
-    yield from missing_settings(config)
-    yield from outside_shared_folder(config, folders)
-    if config.runner == "dataflow" and not _is_installed("google.cloud.storage"):
-        yield "beam.runner: Dataflow needs Beam's packages for Google Cloud: pip install 'apache-beam[gcp]'"
-    endpoints = {"job_endpoint": config.job_endpoint}
-    if config.runner == "portable" and all(map(_is_here, (config.job_endpoint, config.worker_pool))):
-        endpoints["worker_pool"] = config.worker_pool  # of a cluster it is the address as its machines see it
-    for name, address in endpoints.items():
-        if address is not None:
-            yield from _endpoint_problems(f"beam.{name}", address)
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ModuleNotFoundError, ValueError):  # of a package above it
-        return False
-
-
-def _is_here(address: str | None) -> bool:
-    return address is not None and address.rpartition(":")[0] in ("localhost", "127.0.0.1")
-
-
-def _endpoint_problems(name: str, address: str) -> Iterator[str]:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        cause = "no answer" if isinstance(error, TimeoutError) else getattr(error, "strerror", None) or str(error)
-        yield f"{name}: nothing listens at {address} ({cause}): start it, or correct the address; see docs/beam.md"
 
 
 def _spec_problems(config: PipelineConfig) -> Iterator[str]:

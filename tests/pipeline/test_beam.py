@@ -14,12 +14,13 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners import create_runner
 from click.testing import CliRunner
+from tfx.dsl.compiler.compiler import Compiler
 
-from pipeline import preflight
+from pipeline import node, preflight
 from pipeline.beam import LOCAL_BEAM_ARGS, BeamConfig, beam_args
 from pipeline.cli import main
 from pipeline.cli_kubeflow import load
-from pipeline.config import ConfigError, PipelineConfig, load_config
+from pipeline.config import ConfigError, LogConfig, PipelineConfig, config_to_json, load_config
 from pipeline.pipeline import create_pipeline
 
 JOB_SERVER: dict[str, Any] = {"job_endpoint": "jobs.beam:8099", "job_server_timeout": 604_800}
@@ -40,6 +41,7 @@ FLAGS = {
             "flink",
             workers=8,
             job_endpoint="jobs.beam:8099",
+            artifact_endpoint="jobs.beam:8098",
             worker_pool="localhost:50000",
             shared_folder="/mnt/ctr",
             args=("--sdk_worker_parallelism=4",),
@@ -47,6 +49,7 @@ FLAGS = {
         JOB_SERVER
         | {
             "runner": "FlinkRunner",
+            "artifact_endpoint": "jobs.beam:8098",
             "environment_type": "EXTERNAL",
             "environment_config": "localhost:50000",
             "parallelism": 8,
@@ -105,7 +108,8 @@ def test_beam_reads_from_the_flags_what_the_config_says(
     options = PipelineOptions(beam_args(config))
     assert options.get_all_options(drop_default=True) == expected
     assert "unparseable" not in caplog.text
-    assert PipelineOptionsValidator(options, create_runner(expected["runner"])).validate() == []
+    if config.runner != "dataflow":  # there it asks Google about the bucket
+        assert PipelineOptionsValidator(options, create_runner(expected["runner"])).validate() == []
 
 
 def test_the_pipelines_beam_steps_get_the_flags(tmp_path: pathlib.Path) -> None:
@@ -156,10 +160,10 @@ def _problems(config: BeamConfig, log: str = "/mnt/ctr/logs", runs_dir: str = "/
 
 
 def test_what_a_job_server_needs_is_named_line_by_line() -> None:
-    endpoint, image, shared = _problems(BeamConfig("flink"))
+    endpoint, pool, shared = _problems(BeamConfig("flink"))
     assert endpoint == "beam.job_endpoint is not set: name the HOST:PORT of the Beam job server of flink"
-    assert image.startswith("beam.image is not set: ")
-    assert image.endswith("or beam.worker_pool where workers run beside the cluster's machines")
+    assert pool.startswith("beam.worker_pool is not set: ")
+    assert pool.endswith("or beam.image where it is to start workers with Docker, either of kubeflow/Dockerfile")
     assert shared.startswith("beam.shared_folder is not set: ")
 
 
@@ -185,6 +189,8 @@ def test_a_job_server_that_does_not_listen_is_named(listening: str, closed: str)
         f"beam.job_endpoint: nothing listens at {closed} (Connection refused): start it, or correct the address; see "
         "docs/beam.md"
     ]
+    elsewhere = BeamConfig("spark", job_endpoint=listening, artifact_endpoint=closed, **settings)
+    assert _problems(elsewhere)[0].startswith(f"beam.artifact_endpoint: nothing listens at {closed} (")
     (problem,) = _problems(BeamConfig("spark", job_endpoint="no-such-host.invalid:1", **settings))
     assert problem.startswith("beam.job_endpoint: nothing listens at no-such-host.invalid:1 (")
 
@@ -205,6 +211,25 @@ def test_folders_outside_the_shared_one_are_named(listening: str, tmp_path: path
     assert _problems(config, runs_dir="/mnt/ctrl/runs")[0].startswith("runs_dir: ")
 
 
+def test_a_folder_that_only_looks_as_if_it_were_shared_is_named(listening: str, tmp_path: pathlib.Path) -> None:
+    elsewhere, shared = tmp_path / "elsewhere", tmp_path / "shared"
+    elsewhere.mkdir()
+    shared.mkdir()
+    (shared / "logs").symlink_to(elsewhere)
+    config = BeamConfig("flink", job_endpoint=listening, image="reg/ctr:1", shared_folder=str(shared))
+    (problem,) = _problems(config, log=str(shared / "logs"), runs_dir=str(shared / "runs"))
+    assert problem.startswith(f"log.path: the Beam workers do not see {elsewhere}: ")
+
+
+def test_ctr_score_says_it_before_it_starts(tmp_path: pathlib.Path, listening: str) -> None:
+    settings = ["beam.runner=flink", f"beam.job_endpoint={listening}", "beam.worker_pool=localhost:50000"]
+    settings += [f"beam.shared_folder={tmp_path}"]
+    paths = ["--model", str(tmp_path / "model"), "--input", "/elsewhere/log", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, ["score", *paths, *(word for setting in settings for word in ("--set", setting))])
+    assert result.exit_code == 1
+    assert result.output.startswith("ctr: --input: the Beam workers do not see /elsewhere/log: put it into")
+
+
 def test_ctr_run_says_it_before_it_starts(tmp_path: pathlib.Path, closed: str) -> None:
     settings = [f"beam.job_endpoint={closed}", "beam.runner=flink", "beam.worker_pool=localhost:50000"]
     settings += [f"beam.shared_folder={tmp_path}", f"log.path={tmp_path / 'log'}", f"runs_dir={tmp_path / 'runs'}"]
@@ -214,10 +239,37 @@ def test_ctr_run_says_it_before_it_starts(tmp_path: pathlib.Path, closed: str) -
     assert not (tmp_path / "runs").exists()
 
 
-def test_containers_share_their_image_and_folder_with_the_workers() -> None:
+def test_a_container_whose_node_uses_beam_says_it_before_it_starts(
+    tmp_path: pathlib.Path, closed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # this is no container
+    beam = BeamConfig("flink", job_endpoint=closed, worker_pool="localhost:50000", shared_folder=str(tmp_path))
+    log = LogConfig(path=str(tmp_path / "log"))
+    config = PipelineConfig(runs_dir=str(tmp_path / "runs"), log=log, beam=beam)
+    store = f"sqlite://{tmp_path / 'metadata.sqlite'}"
+    arguments = ["--run-id", "1", "--config", config_to_json(config), "--metadata", store]
+    with pytest.raises(preflight.PreflightError, match=f"^beam.job_endpoint: nothing listens at {closed}"):
+        node.main(["--node", "ImpressionLogExampleGen", *arguments])
+    node.main(["--node", "CuratedSchemaGen", *arguments])  # this one does not, and runs
+
+
+def test_these_nodes_use_beam(tmp_path: pathlib.Path) -> None:
+    compiled = Compiler().compile(create_pipeline(PipelineConfig(runs_dir=str(tmp_path))))
+    nodes = [entry.pipeline_node.node_info.id for entry in compiled.nodes]
+    assert {name for name in nodes if node.uses_beam(compiled, name)} == {
+        "ImpressionLogExampleGen",
+        "StatisticsGen",
+        "Transform",
+        "Evaluator",
+    }
+
+
+def test_containers_share_their_folder_or_their_image_with_the_workers() -> None:
     overrides = ["beam={runner: flink, job_endpoint: 'jobs.beam:8099', worker_pool: 'localhost:50000'}"]
     beam = load("compile").container_config(load_config(None, overrides), "reg/ctr:1").beam
-    assert (beam.image, beam.shared_folder) == ("reg/ctr:1", "/mnt/ctr")
+    assert (beam.image, beam.shared_folder) == (None, "/mnt/ctr")
+    dataflow = load("compile").container_config(load_config(None, ["beam.runner=dataflow"]), "reg/ctr:1").beam
+    assert (dataflow.image, dataflow.shared_folder) == ("reg/ctr:1", None)  # its machines do not mount the volume
     local = load("compile").container_config(load_config(None), "reg/ctr:1").beam
     assert local == BeamConfig()
 
@@ -226,7 +278,7 @@ def test_a_package_whose_workers_cannot_work_is_not_compiled(tmp_path: pathlib.P
     compile_package = load("compile").compile_package
     with pytest.raises(ConfigError, match=r"^beam\.job_endpoint is not set"):
         compile_package(load_config(None, ["beam.runner=flink"]), "reg/ctr:1", tmp_path / "pipeline.yaml")
-    elsewhere = ["beam={runner: flink, job_endpoint: 'a:1', shared_folder: /data}"]
+    elsewhere = ["beam={runner: flink, job_endpoint: 'a:1', worker_pool: 'a:2', shared_folder: /data}"]
     with pytest.raises(ConfigError, match=r"^log\.path: the Beam workers do not see /mnt/ctr/logs"):
         compile_package(load_config(None, elsewhere), "reg/ctr:1", tmp_path / "pipeline.yaml")
     assert list(tmp_path.iterdir()) == []
