@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -54,8 +55,12 @@ def _server(command, port, folder, name):
             time.sleep(0.2)
         yield
     finally:
-        os.killpg(process.pid, 15)
-        process.wait(60)
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:  # Beam's job server may wait for a connection's end
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _job_server(kind, port, folder):
