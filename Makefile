@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 SOURCES := pipeline components transform trainer schemas kubeflow tests benchmarks examples setup.py
 
 .PHONY: help setup browser run test test-unit lint format lock kubeflow-local \
-	bench-ingest bench-quality bench-speed bench-continuous bench-analyzer-cache bench-evaluate bench-serving
+	bench-ingest bench-quality bench-speed bench-continuous bench-analyzer-cache bench-evaluate bench-serving bench-beam
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "%-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ bench-evaluate: setup ## speed of the evaluation, beside TFMA's own metrics alon
 
 bench-serving: setup ## latency and examples/s of the exported model, beside plain Keras and parsing alone
 	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.serving
+
+bench-beam: setup ## the pipeline's Beam steps in one process and in one for each core
+	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.beam_workers
 
 kubeflow-local: setup ## the pipeline in real containers on this machine's Docker engine; see kubeflow/README.md
 	@kubeflow/local.sh

@@ -28,7 +28,7 @@ from tfx.orchestration.metadata import ConnectionConfigType, Metadata
 from tfx.orchestration.portable import outputs_utils, runtime_parameter_utils
 from tfx.orchestration.portable.launcher import Launcher
 from tfx.orchestration.portable.mlmd import context_lib, execution_lib
-from tfx.proto.orchestration import pipeline_pb2
+from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 from tfx.types.artifact import Artifact
 
 from pipeline.config import PipelineConfig, config_from_json, with_overrides
@@ -84,6 +84,13 @@ def launch_node(pipeline: pipeline_pb2.Pipeline, node_id: str) -> NodeResult:
         if not execution_lib.is_execution_successful(record):
             raise RuntimeError(f"{node_id} did not run: its inputs could not be resolved")
         return _read_result(metadata, record)
+
+
+def uses_beam(pipeline: pipeline_pb2.Pipeline, node_id: str) -> bool:
+    """Returns whether a node's executor runs on Beam."""
+    deployment = runner_utils.extract_local_deployment_config(pipeline)
+    executor = runner_utils.extract_executor_spec(deployment, node_id)
+    return isinstance(executor, executable_spec_pb2.BeamExecutableSpec)
 
 
 def clear_away(pipeline: pipeline_pb2.Pipeline) -> None:
@@ -170,6 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from pipeline.kfp_outputs import write_outputs
     from pipeline.metadata_store import connect
     from pipeline.pipeline import OPTIONAL_NODES
+    from pipeline.preflight import check_beam
 
     # As a container's first process, Python would not end by SIGTERM, only by the SIGKILL that follows.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -178,7 +186,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = with_overrides(config_from_json(options.config), options.overrides)
     result, problem = None, ""
     try:
-        result = launch_node(compile_for_run(config, options.run_id, connect(options.metadata)), options.node)
+        compiled = compile_for_run(config, options.run_id, connect(options.metadata))
+        if uses_beam(compiled, options.node):
+            check_beam(config.beam, {"log.path": config.log.path, "runs_dir": config.runs_dir})
+        result = launch_node(compiled, options.node)
         _LOGGER.info("%s: %s", options.node, "taken from the cache" if result.cached else "done")
     except Exception as error:
         if options.node not in OPTIONAL_NODES:
