@@ -43,7 +43,7 @@ def run(num_rows: int) -> dict[str, float]:
 
 
 @click.command()
-@click.option("--rows", default=1_000_000, show_default=True, help="Rows of the log, and of one with ten times as many.")
+@click.option("--rows", default=1_000_000, show_default=True, help="Rows of one log; the other has ten times as many.")
 @click.option("--alone", is_flag=True, hidden=True)
 def main(rows: int, alone: bool) -> None:
     """Measures, prints and writes."""

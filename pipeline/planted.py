@@ -161,7 +161,7 @@ class PlantedDeepFM:
             return ids.astype(np.intp)
         ids -= day % size
         ids += (ids < 0) * np.int32(size)
-        cold = generator.integers(0, count, generator.binomial(count, _COLD_SHARE)) if count else []
+        cold = generator.integers(0, max(count, 1), generator.binomial(count, _COLD_SHARE))
         ids[cold] = size + day * _COLD_IDS + generator.integers(0, _COLD_IDS, len(cold))
         return ids.astype(np.intp)  # as numpy's own indices are
 
