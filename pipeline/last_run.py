@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import pathlib
 import platform
@@ -17,9 +19,12 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline.config import PipelineConfig, config_to_json
 from pipeline.fingerprint import source_fingerprint
-from pipeline.node import NodeResult
+from pipeline.node import NodeResult, NotCachedError, launch_node
+from pipeline.runner import Emit, ReportingRunner
 from pipeline.schema_file import find_schema
 from schemas.features import load_spec
+
+_LOGGER = logging.getLogger(__name__)
 
 FILE = "last_run.json"
 _PACKAGES = ("tfx", "ml-metadata", "tensorflow", "tensorflow-model-analysis", "keras", "apache-beam")
@@ -106,6 +111,36 @@ def write_last_run(
         "summary": summary,
     }
     write_json(_file(config), content)
+
+
+def repeat(last_run: LastRun, runner: ReportingRunner, config: PipelineConfig, emit: Emit) -> bool:
+    """Runs the last run's pipeline again without an executor, and writes `summary.json`.
+
+    Returns:
+        Whether nothing had to be done. Otherwise the run is to go on in a process that has executors.
+    """
+    try:
+        runner.run(last_run.pipeline, functools.partial(launch_node, only_cached=True))
+    except NotCachedError as node:
+        _LOGGER.info("%s is not cached", node)
+        return False
+    except Exception:
+        _LOGGER.exception("to be tried again with executors")
+        return False
+    if digest_artifacts(runner.results) != last_run.artifacts:
+        _LOGGER.info("an artifact is not what it was: a model was rolled back, say")
+        return False
+    seconds = {node: round(taken, 3) for node, taken in runner.seconds.items()}
+    summary = last_run.summary | {"run_id": runner.run_id, "seconds": seconds}
+    write_summary(config, summary, emit)
+    return True
+
+
+def write_summary(config: PipelineConfig, summary: dict[str, Any], emit: Emit) -> None:
+    """Writes `summary.json` and tells where it is."""
+    file = pathlib.Path(config.runs_dir) / config.name / "summary.json"
+    write_json(file, summary)
+    emit({"event": "summary", "path": str(file)})
 
 
 def write_json(file: pathlib.Path, content: dict[str, Any]) -> None:

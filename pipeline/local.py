@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pathlib
 import sys
 
 from tfx.dsl.compiler.compiler import Compiler
@@ -11,7 +10,7 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline.child import start_child
 from pipeline.config import PipelineConfig
-from pipeline.last_run import write_json, write_last_run
+from pipeline.last_run import write_last_run, write_summary
 from pipeline.pipeline import create_pipeline
 from pipeline.runner import Emit, ReportingRunner, one_line_cause
 from pipeline.summary import make_summary
@@ -51,10 +50,8 @@ def run(config: PipelineConfig, runner: ReportingRunner, emit: Emit) -> None:
     except Exception as error:
         emit({"event": "failed", "component": runner.running, "cause": one_line_cause(error)})
         raise
-    file = pathlib.Path(config.runs_dir) / config.name / "summary.json"
-    write_json(file, summary)
     write_last_run(config, without_run_id, runner.results, summary)
-    emit({"event": "summary", "path": str(file)})
+    write_summary(config, summary, emit)
 
 
 def main() -> int:

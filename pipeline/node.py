@@ -67,8 +67,8 @@ class NotCachedError(BaseException):
 class _NoExecutor(BaseExecutorOperator):
     """In the place of TFX's operators, which import the executor."""
 
-    SUPPORTED_EXECUTOR_SPEC_TYPE: ClassVar = [BeamExecutableSpec, PythonClassExecutableSpec]
-    SUPPORTED_PLATFORM_CONFIG_TYPE: ClassVar = []
+    SUPPORTED_EXECUTOR_SPEC_TYPE: ClassVar[list[type]] = [BeamExecutableSpec, PythonClassExecutableSpec]
+    SUPPORTED_PLATFORM_CONFIG_TYPE: ClassVar[list[type]] = []
 
     def run_executor(self, execution_info: ExecutionInfo) -> ExecutorOutput:
         raise NotCachedError(execution_info.pipeline_node.node_info.id)

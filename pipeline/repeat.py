@@ -11,13 +11,11 @@ run. See ADR 31.
 
 from __future__ import annotations
 
-import functools
 import importlib.util
-import logging
 import os
-import pathlib
 import sys
 import types
+from typing import NoReturn
 
 from pipeline.child import Child, start_child
 
@@ -26,36 +24,18 @@ def main() -> int:
     """The process; its exit status is 0 where the pipeline ran to its end."""
     child = start_child()
     do_without_executors()
-    from pipeline.last_run import LastRun, digest_artifacts, read_last_run, write_json
-    from pipeline.node import NotCachedError, launch_node
+    from pipeline.last_run import read_last_run, repeat
     from pipeline.runner import ReportingRunner
-
-    def repeat(last_run: LastRun, runner: ReportingRunner) -> bool:
-        runner.run(last_run.pipeline, functools.partial(launch_node, only_cached=True))
-        if digest_artifacts(runner.results) != last_run.artifacts:
-            return False  # a model was rolled back, say
-        seconds = {node: round(taken, 3) for node, taken in runner.seconds.items()}
-        summary = last_run.summary | {"run_id": runner.run_id, "seconds": seconds}
-        file = pathlib.Path(child.config.runs_dir) / child.config.name / "summary.json"
-        write_json(file, summary)
-        child.emit({"event": "summary", "path": str(file)})
-        return True
 
     last_run = read_last_run(child.config)
     if last_run is None:
         go_on(child)
     runner = ReportingRunner(child.emit)
-    try:
-        if repeat(last_run, runner):
-            return 0
-    except NotCachedError as node:
-        logging.info("%s is not cached", node)
-    except Exception:
-        logging.exception("to be tried again with all there is")
-    if runner.running:
-        child.emit({"event": "progress", "component": runner.running, "text": "importing TFX"})
-    go_on(child, "--run-id", runner.run_id, "--told", str(len(runner.results)))
-    return 1
+    if not repeat(last_run, runner, child.config, child.emit):
+        if runner.running:
+            child.emit({"event": "progress", "component": runner.running, "text": "importing TFX"})
+        go_on(child, "--run-id", runner.run_id, "--told", str(len(runner.results)))
+    return 0
 
 
 def do_without_executors() -> None:
@@ -73,7 +53,7 @@ def do_without_executors() -> None:
         sys.modules[found.name] = package
 
 
-def go_on(child: Child, *arguments: str) -> None:
+def go_on(child: Child, *arguments: str) -> NoReturn:
     """Becomes the process that can run everything."""
     os.lseek(sys.stdin.fileno(), 0, os.SEEK_SET)
     command = [sys.executable, "-m", "pipeline.local", "--events-fd", str(child.events_fd), *arguments]

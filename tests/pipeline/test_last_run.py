@@ -11,8 +11,9 @@ from tfx.types.standard_artifacts import Model
 
 from pipeline import last_run
 from pipeline.config import LogConfig, PipelineConfig
-from pipeline.last_run import digest_artifacts, digest_settings, read_last_run, write_last_run
-from pipeline.node import NodeResult
+from pipeline.last_run import LastRun, digest_artifacts, digest_settings, read_last_run, repeat, write_last_run
+from pipeline.node import NodeResult, NotCachedError
+from pipeline.runner import ReportingRunner
 
 
 @pytest.fixture
@@ -103,3 +104,31 @@ print(json.dumps([name for name, module in sys.modules.items() if module]))
     assert {"tfx", "ml_metadata", "pipeline"} <= imported
     assert not imported & {"tensorflow", "keras", "apache_beam", "tensorflow_data_validation"}
     assert not imported & {"tensorflow_model_analysis", "tensorflow_transform"}
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "error", "is_done"),
+    [
+        (_model(), None, True),
+        (_model(rolled_back="now"), None, False),
+        (_model(), NotCachedError("Trainer"), False),
+        (_model(), ImportError("tensorflow"), False),
+    ],
+    ids=["all cached", "an artifact has changed", "a node is not cached", "an error"],
+)
+def test_a_repeated_run_has_the_last_summary_or_is_not_done(config, tmp_path, monkeypatch, artifacts, error, is_done):
+    class Runner(ReportingRunner):
+        def run(self, pipeline, launch):
+            if error:
+                raise error
+            self.results, self.seconds = artifacts, {"Trainer": 0.01}
+
+    events = []
+    runner = Runner(events.append, "a run")
+    last = LastRun(pipeline_pb2.Pipeline(), digest_artifacts(_model()), {"blessed": True, "run_id": "before"})
+    assert repeat(last, runner, config, events.append) is is_done
+    file = tmp_path / config.name / "summary.json"
+    assert file.exists() is is_done
+    if is_done:
+        assert json.loads(file.read_text()) == {"blessed": True, "run_id": "a run", "seconds": {"Trainer": 0.01}}
+        assert events == [{"event": "summary", "path": str(file)}]
