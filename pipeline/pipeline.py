@@ -39,9 +39,6 @@ from trainer.run import run_fn
 from trainer.tuner import tuner_fn
 from transform.preprocessing import preprocessing_fn
 
-# A run goes on where one of these has failed, and says so: no other component needs what it makes. See ADR 0014.
-OPTIONAL_NODES = frozenset({"EvaluationReport"})
-
 
 def create_pipeline(config: PipelineConfig) -> Pipeline:
     """Returns the pipeline: log -> examples -> validated -> transformed (-> tuned) -> trained -> evaluated -> pushed.

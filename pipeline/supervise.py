@@ -25,7 +25,7 @@ from rich.text import Text
 
 from pipeline.config import PipelineConfig, config_to_json
 
-CHILD = (sys.executable, "-m", "pipeline.local")
+CHILD = (sys.executable, "-m", "pipeline.repeat")
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 
 _NAME_WIDTH = 24
