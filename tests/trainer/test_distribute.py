@@ -34,7 +34,7 @@ for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["
         model = model_fn(spec, options, seed=1)
         config = TrainingConfig(max_epochs=3, learning_rate=0.01, monitor="log_loss", patience=3)
         history = train(model, data, data, config, sys.argv[1]).history
-    table = tf.convert_to_tensor(model.embedding_table.table).numpy()
+    table = model.embedding_table.numpy()
     results.append([strategy.num_replicas_in_sync, history["loss"], history["val_log_loss"], table.tolist()])
 print(json.dumps(results))
 """
