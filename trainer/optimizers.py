@@ -196,11 +196,13 @@ class RowSparse(keras.optimizers.Optimizer):
         Args:
             variables: All trainable variables of the model.
         """
-        super().build(variables)
+        # Not the tables, which are other variables afterwards.
+        dense = [variable for variable in variables if variable.path not in self._tables]
+        super().build(dense)
         if self._l2:
             # The logarithm of what the tables shrink by, of the steps since they last did.
             self._shrinkage = self.add_variable(shape=(), initializer="zeros", name="shrinkage")
-        self.rest.build([variable for variable in variables if variable.path not in self._tables])
+        self.rest.build(dense)
         for table in self._tables.values():
             table.add_slots(self._rule.slot_width(table.shape[1]), self._rule.initial_slot)
 
