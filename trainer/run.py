@@ -60,6 +60,10 @@ def run_fn(fn_args: FnArgs) -> None:
         checkpoints_dir,
         _earlier_state(fn_args) if training_config.warm_start else None,
     )
+    if training_config.warm_start:
+        save_state(model, _state_beside(fn_args.serving_model_dir))
+    for table in model.tables:
+        table.add_slots(0, 0.0)  # what is served has no use for them
     card = {
         "model": dataclasses.asdict(model_config),
         "training": dataclasses.asdict(training_config),
@@ -68,8 +72,6 @@ def run_fn(fn_args: FnArgs) -> None:
     export(model, transform_output, spec, fn_args.serving_model_dir, training_config.negative_sampling_rate, card)
     log = TrainingLog.from_history(history.history, f"val_{training_config.monitor}")
     pathlib.Path(fn_args.serving_model_dir).with_name(training_log.FILE).write_text(log.to_json(), encoding="utf-8")
-    if training_config.warm_start:
-        save_state(model, _state_beside(fn_args.serving_model_dir))
     shutil.rmtree(os.path.dirname(checkpoints_dir))
 
 

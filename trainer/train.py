@@ -19,7 +19,7 @@ from trainer.checkpoints import Checkpoints, KeepBest, KeepState, Progress, numb
 from trainer.config import TrainingConfig
 from trainer.finite import NonFiniteLossError
 from trainer.model import DeepFM
-from trainer.optimizers import ROW_RULES, RowSparse
+from trainer.optimizers import ROW_RULES, FusedAdam, RowSparse
 from trainer.warm_start import read_steps, warm_start
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
@@ -168,7 +168,7 @@ def compile_model(model: DeepFM, config: TrainingConfig, first_step: int = 0) ->
         config: The optimizer's settings.
         first_step: How many steps an earlier training took that this one goes on from.
     """
-    rest = keras.optimizers.get(config.optimizer)
+    rest = FusedAdam() if config.optimizer == "adam" else keras.optimizers.get(config.optimizer)
     rest.name = (
         config.optimizer
     )  # not one with a number, which a process's second optimizer has: a warm start goes by it
