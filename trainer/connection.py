@@ -1,0 +1,126 @@
+"""How the workers of one training find each other, and notice that one is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import tensorflow as tf
+from tensorflow.core.protobuf import tensorflow_server_pb2
+from tensorflow.python.eager import context
+
+from trainer.cluster import Cluster, WorkersError
+from trainer.workers import ConnectedWorkers, Workers
+
+_LOGGER = logging.getLogger(__name__)
+_JOB = "/job:worker/replica:0/task:{}"
+_WATCH_SECONDS = 20.0
+
+
+@contextlib.contextmanager
+def connect(cluster: Cluster, wait_minutes: float) -> Iterator[Workers]:
+    """Connects this process with the other workers, until all of them have come to the end of the block.
+
+    Args:
+        cluster: Who they are.
+        wait_minutes: How long it waits for the others to start.
+
+    Raises:
+        WorkersError: This process cannot be a worker of the cluster, another one is not there in time, or is lost.
+    """
+    deadline = time.monotonic() + 60 * wait_minutes
+    _listen(cluster)
+    for rank in range(len(cluster.addresses)):
+        while not _answers(cluster, rank):
+            if time.monotonic() > deadline:
+                raise WorkersError(
+                    f"{_name(cluster, rank)} was not there within {wait_minutes:g} minutes: start it, or mend its "
+                    "address in TF_CONFIG"
+                )
+            time.sleep(1)
+    workers = ConnectedWorkers(cluster)
+    is_over = threading.Event()
+    watch = threading.Thread(target=_watch, args=(cluster, is_over), name="watch workers", daemon=True)
+    try:
+        watch.start()
+        workers.wait()
+        _LOGGER.info("%s is connected with %d others", _name(cluster, cluster.rank), workers.number - 1)
+        yield workers
+        workers.wait()  # nobody leaves before all are done
+    except tf.errors.OpError as error:
+        if "Collective ops is aborted" not in str(error):
+            raise
+        raise WorkersError(
+            f"{_lost(cluster)} was lost. What its own log says goes before this. Start all workers again: the training "
+            "goes on from its last checkpoint"
+        ) from None
+    finally:
+        is_over.set()
+        watch.join()
+
+
+def _listen(cluster: Cluster) -> None:
+    """Makes this process a server that the others can reach, with the collective operations between them."""
+    runtime = context.context()
+    config = tf.compat.v1.ConfigProto()
+    config.CopyFrom(runtime.config)
+    config.experimental.collective_group_leader = _JOB.format(0)
+    config.device_filters.append(f"/job:worker/task:{cluster.rank}")  # no operation goes to another worker
+    server = tensorflow_server_pb2.ServerDef(
+        cluster=tf.train.ClusterSpec({"worker": list(cluster.addresses)}).as_cluster_def(),
+        default_session_config=config,
+        job_name="worker",
+        task_index=cluster.rank,
+        protocol="grpc",
+    )
+    try:
+        runtime.enable_collective_ops(server)
+        runtime.ensure_initialized()
+    except tf.errors.OpError as error:
+        raise WorkersError(
+            f"{_name(cluster, cluster.rank)}, which this process is to be, cannot listen at its port: is it in use, by "
+            f"a worker that still runs? ({error.message})"
+        ) from None
+
+
+def _answers(cluster: Cluster, rank: int) -> bool:
+    host, _, port = cluster.addresses[rank].rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def _watch(cluster: Cluster, is_over: threading.Event) -> None:
+    """Ends the exchange when another worker has not answered for three times: a lost host's connection never ends."""
+    failures = dict.fromkeys((rank for rank in range(len(cluster.addresses)) if rank != cluster.rank), 0)
+    while not is_over.wait(_WATCH_SECONDS):
+        for rank in failures:
+            try:
+                context.context().check_collective_ops_peer_health(_JOB.format(rank), timeout_in_ms=10_000)
+                failures[rank] = 0
+            except tf.errors.OpError:
+                failures[rank] += 1
+        if max(failures.values()) >= 3 and not is_over.is_set():
+            context.context().abort_collective_ops(tf.errors.UNAVAILABLE, f"{_lost(cluster)} does not answer")
+            return
+
+
+def _lost(cluster: Cluster) -> str:
+    """Names the workers that are not there."""
+    others = [rank for rank in range(len(cluster.addresses)) if rank != cluster.rank]
+    for _ in range(10):  # one that has failed may still be about to end
+        lost = [rank for rank in others if not _answers(cluster, rank)]
+        if lost:
+            return ", ".join(_name(cluster, rank) for rank in lost)
+        time.sleep(0.5)
+    return "another worker"
+
+
+def _name(cluster: Cluster, rank: int) -> str:
+    return f"worker {rank} of {len(cluster.addresses)} ({cluster.addresses[rank]})"
