@@ -7,7 +7,7 @@ parsed, shuffled and cut into batches, and no step handles an example by itself.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
@@ -16,8 +16,6 @@ from schemas.features import LABEL, WEIGHT
 CHUNK = 1024  # records that are parsed together
 
 Features = dict[str, tf.Tensor]
-Parsing = Mapping[str, tf.io.FixedLenFeature]
-_RECORD = "record"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,19 +34,23 @@ class Share:
     rank: int = 0
     number: int = 1
 
-    def places(self, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the worker's examples of a batch of `size`, int32 [own], and their weights, float32 [own]."""
+    def take(self, examples: Features) -> Features:
+        """Returns the worker's examples of a batch, with their weights in it."""
+        size = tf.shape(examples[LABEL])[0]
         own = -(-size // self.number)
         places = tf.range(own) * self.number + self.rank
         is_filler = places >= size
-        weight = tf.cast(own * self.number, tf.float32) / tf.cast(size, tf.float32)
-        return tf.where(is_filler, 0, places), tf.where(is_filler, 0.0, weight)
+        taken = {name: tf.gather(values, tf.where(is_filler, 0, places)) for name, values in examples.items()}
+        factors = tf.where(is_filler, 0.0, tf.cast(own * self.number, tf.float32) / tf.cast(size, tf.float32))
+        return taken | {WEIGHT: taken[WEIGHT] * factors if WEIGHT in taken else factors}
 
 
 ALL = Share()
 
 
-def read_chunks(patterns: Sequence[str], feature_spec: Parsing, num_files: int = 1) -> tf.data.Dataset:
+def read_chunks(
+    patterns: Sequence[str], feature_spec: Mapping[str, tf.io.FixedLenFeature], num_files: int = 1
+) -> tf.data.Dataset:
     """Returns transformed examples in chunks.
 
     Args:
@@ -56,17 +58,10 @@ def read_chunks(patterns: Sequence[str], feature_spec: Parsing, num_files: int =
         feature_spec: How they are parsed.
         num_files: Files that are read side by side, a chunk of each in turn; 1 for the order of the files.
     """
-    return _read(patterns, num_files, lambda records: tf.io.parse_example(records, dict(feature_spec)))
 
-
-def read_records(patterns: Sequence[str], num_files: int = 1) -> tf.data.Dataset:
-    """Returns the chunks of `read_chunks` before they are parsed: a worker parses its share only."""
-    return _read(patterns, num_files, lambda records: {_RECORD: records})
-
-
-def _read(patterns: Sequence[str], num_files: int, make: Callable[[tf.Tensor], Features]) -> tf.data.Dataset:
     def read(file: tf.Tensor) -> tf.data.Dataset:
-        return tf.data.TFRecordDataset(file, compression_type="GZIP").batch(CHUNK).map(make)
+        records = tf.data.TFRecordDataset(file, compression_type="GZIP").batch(CHUNK)
+        return records.map(lambda serialized: tf.io.parse_example(serialized, dict(feature_spec)))
 
     files = tf.data.Dataset.list_files(list(patterns), shuffle=False)
     return files.interleave(
@@ -82,12 +77,11 @@ def shuffled_batches(
     negative_sampling_rate: float = 1.0,
     position: tf.Variable | None = None,
     share: Share = ALL,
-    parsing: Parsing | None = None,
 ) -> tf.data.Dataset:
     """Returns one epoch of shuffled batches: each run of `shuffle_buffer` examples is put in a random order.
 
     Args:
-        chunks: What `read_chunks` or `read_records` gives.
+        chunks: What `read_chunks` gives.
         batch_size: Examples per batch of all workers together; the last one may have fewer.
         shuffle_buffer: Examples that are shuffled together.
         seed: Seed of the order and of the sampling.
@@ -96,7 +90,6 @@ def shuffled_batches(
             begin of the next epoch. The order is drawn from the epoch and the seed, so that a training can be resumed
             in the middle of an epoch.
         share: Which examples of each batch are taken: the workers' batches together are those of one worker.
-        parsing: How the chunks' records are parsed, where they are records.
 
     Returns:
         Batches of (features, label [batch, 1]), or of (features, label, weight [batch]) where there are weights or
@@ -113,10 +106,10 @@ def shuffled_batches(
 
     def one_epoch(epoch_and_batch: tf.Tensor) -> tf.data.Dataset:
         def shuffle(window: tf.Tensor, examples: Features) -> Features:
+            label = examples[LABEL]
             order_seed = tf.stack([seed + epoch_and_batch[0] * 2**32, window])
-            kept = tf.range(_size(examples, tf.int64))
+            kept = tf.range(tf.shape(label, tf.int64)[0])
             if negative_sampling_rate < 1:
-                label = _labels(examples, parsing)
                 drawn = tf.random.stateless_uniform(tf.shape(label), order_seed + 1)
                 kept = tf.where((label > 0) | (drawn < negative_sampling_rate))[:, 0]
             order = tf.random.experimental.stateless_shuffle(kept, order_seed)
@@ -126,42 +119,15 @@ def shuffled_batches(
 
     # Not a data set's own shuffling, whose order in a later epoch cannot be had without the epochs before it.
     batches = tf.data.Dataset.from_tensors(0).map(take_position).flat_map(one_epoch)
-    if share.number == 1:
-        return _for_fit(batches)
-
-    def take_share(examples: Features) -> Features:
-        places, weights = share.places(_size(examples, tf.int32))
-        taken = _parsed({name: tf.gather(values, places) for name, values in examples.items()}, parsing)
-        return taken | {WEIGHT: taken[WEIGHT] * weights if WEIGHT in taken else weights}
-
-    return _for_fit(batches.map(take_share, num_parallel_calls=tf.data.AUTOTUNE))
+    return _for_fit(batches if share is ALL else batches.map(share.take))
 
 
-def ordered_batches(
-    chunks: tf.data.Dataset, batch_size: int, share: Share = ALL, parsing: Parsing | None = None
-) -> tf.data.Dataset:
+def ordered_batches(chunks: tf.data.Dataset, batch_size: int, share: Share = ALL) -> tf.data.Dataset:
     """Returns all examples of the chunks once, in their order; batches as in `shuffled_batches`.
 
     Of several workers each gets whole batches, every `share.number`-th.
     """
-    batches = chunks.rebatch(batch_size)
-    if share.number > 1:
-        batches = batches.shard(share.number, share.rank).map(
-            lambda examples: _parsed(examples, parsing), num_parallel_calls=tf.data.AUTOTUNE
-        )
-    return _for_fit(batches)
-
-
-def _parsed(examples: Features, parsing: Parsing | None) -> Features:
-    return tf.io.parse_example(examples[_RECORD], dict(parsing)) if parsing and _RECORD in examples else examples
-
-
-def _labels(examples: Features, parsing: Parsing | None) -> tf.Tensor:
-    return _parsed(examples, {LABEL: parsing[LABEL]} if parsing else None)[LABEL]
-
-
-def _size(examples: Features, dtype: tf.DType) -> tf.Tensor:
-    return tf.shape(next(iter(examples.values())), dtype)[0]
+    return _for_fit(chunks.rebatch(batch_size).shard(share.number, share.rank))
 
 
 def _for_fit(batches: tf.data.Dataset) -> tf.data.Dataset:

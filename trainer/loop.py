@@ -11,7 +11,7 @@ import tensorflow as tf
 from schemas.features import FeatureSpec
 from trainer.cluster import WorkersError
 from trainer.config import ModelConfig, TrainingConfig
-from trainer.input import Parsing, Share, ordered_batches, shuffled_batches
+from trainer.input import ALL, Share, ordered_batches, shuffled_batches
 from trainer.model import DeepFM, model_fn
 from trainer.train import train
 from trainer.workers import ALONE, Workers
@@ -27,7 +27,6 @@ def fit(
     checkpoints_dir: str | None = None,
     earlier_state: pathlib.Path | None = None,
     workers: Workers = ALONE,
-    parsing: Parsing | None = None,
 ) -> tuple[DeepFM, keras.callbacks.History]:
     """Makes a model and trains it; a process that trains alone takes all GPUs, a worker the first.
 
@@ -35,13 +34,12 @@ def fit(
         spec: The data set.
         model_config: The model's settings.
         training_config: The training's settings.
-        train_chunks: What it learns from, see `trainer.input.read_chunks` and `read_records`. All workers have all.
+        train_chunks: What it learns from, see `trainer.input.read_chunks`; the same for all workers.
         eval_chunks: What the best epoch is chosen on.
         tensorboard_dir: See `trainer.train.train`, and so for `checkpoints_dir`, the metrics and the errors.
         checkpoints_dir: See there.
         earlier_state: See there.
         workers: See there.
-        parsing: How the chunks' records are parsed, where they are records.
 
     Returns:
         The model with the best epoch's weights, and the metrics of each epoch.
@@ -54,7 +52,7 @@ def fit(
             f"training.batch_size is {training_config.batch_size}, which {workers.number} workers cannot divide: give "
             "a multiple of their number"
         )
-    share = Share(workers.rank, workers.number)
+    share = ALL if workers is ALONE else Share(workers.rank, workers.number)
     position = tf.Variable([0, 0], dtype=tf.int64)
     train_data = shuffled_batches(
         train_chunks,
@@ -64,9 +62,8 @@ def fit(
         training_config.negative_sampling_rate,
         position,
         share,
-        parsing,
     )
-    eval_data = ordered_batches(eval_chunks, training_config.batch_size, share, parsing)
+    eval_data = ordered_batches(eval_chunks, training_config.batch_size, share)
     several = workers is ALONE and len(tf.config.list_logical_devices("GPU")) > 1
     with tf.distribute.MirroredStrategy().scope() if several else contextlib.nullcontext():
         model = model_fn(spec, model_config, training_config.seed)

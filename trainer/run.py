@@ -9,10 +9,8 @@ import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Sequence
 
 import pydantic
-import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
@@ -24,7 +22,7 @@ from trainer.config import ModelConfig, TrainingConfig
 from trainer.connection import connect
 from trainer.export import export
 from trainer.hyperparameters import with_hyperparameters
-from trainer.input import read_chunks, read_records
+from trainer.input import read_chunks
 from trainer.loop import fit
 from trainer.warm_start import FOLDER, save_state
 from trainer.workers import ALONE, Workers
@@ -95,22 +93,16 @@ def train_and_export(fn_args: FnArgs, workers: Workers = ALONE) -> None:
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     parsing = transform_output.transformed_feature_spec()
     checkpoints_dir = _checkpoints_dir(fn_args)
-
-    def read(patterns: Sequence[str], num_files: int) -> tf.data.Dataset:
-        # A worker parses its own examples only.
-        return read_chunks(patterns, parsing, num_files) if workers is ALONE else read_records(patterns, num_files)
-
     model, history = fit(
         spec,
         model_config,
         training_config,
-        read(fn_args.train_files, 4),
-        read(fn_args.eval_files, 1),
+        read_chunks(fn_args.train_files, parsing, num_files=4),
+        read_chunks(fn_args.eval_files, parsing),
         os.path.join(fn_args.model_run_dir, "tensorboard"),
         checkpoints_dir,
         _earlier_state(fn_args) if training_config.warm_start else None,
         workers,
-        parsing,
     )
     if not workers.is_chief:
         return

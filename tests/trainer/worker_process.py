@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import pathlib
 import signal
@@ -21,6 +22,7 @@ def train(
     arguments: dict[str, Any] | None,
     kill_after: int = 0,
     is_blind: bool = False,
+    exports: bool = False,
 ) -> None:
     """Trains as the chief, or alone, and as a helping worker where there are no arguments.
 
@@ -30,14 +32,18 @@ def train(
         arguments: Of `FnArgs`.
         kill_after: Batches after which the process kills itself; 0 for never.
         is_blind: Whether it sees no checkpoints.
+        exports: Whether the model is exported at the end, which takes its time.
     """
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, sys.stdout.fileno())
     os.dup2(descriptor, sys.stderr.fileno())
+    logging.basicConfig(level=logging.INFO)
     if tf_config is not None:
         os.environ["TF_CONFIG"] = tf_config
     if is_blind:
         checkpoints.Checkpoints._steps = lambda self: []
+    if not exports:
+        run.export = lambda *arguments: None
     _watch(log.with_suffix(".digests"), kill_after)
     if arguments is None:
         sys.exit(worker.main(["--wait-minutes", "3"]))
