@@ -4,7 +4,8 @@ PYTHON := .venv/bin/python
 SOURCES := pipeline components transform trainer schemas kubeflow tests benchmarks examples setup.py
 
 .PHONY: help setup browser run test test-unit lint format lock kubeflow-local \
-	bench-ingest bench-quality bench-speed bench-continuous bench-analyzer-cache bench-evaluate bench-serving
+	bench-ingest bench-quality bench-speed bench-continuous bench-analyzer-cache bench-evaluate bench-serving \
+	bench-exchange
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "%-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +58,9 @@ bench-evaluate: setup ## speed of the evaluation, beside TFMA's own metrics alon
 
 bench-serving: setup ## latency and examples/s of the exported model, beside plain Keras and parsing alone
 	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.serving
+
+bench-exchange: setup ## what two workers' exchange of a step's gradients costs
+	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.exchange
 
 kubeflow-local: setup ## the pipeline in real containers on this machine's Docker engine; see kubeflow/README.md
 	@kubeflow/local.sh

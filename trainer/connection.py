@@ -18,7 +18,8 @@ from trainer.workers import ConnectedWorkers, Workers
 
 _LOGGER = logging.getLogger(__name__)
 _JOB = "/job:worker/replica:0/task:{}"
-_WATCH_SECONDS = 20.0
+_WATCH_SECONDS = 20.0  # between two questions whether the others are there
+_ANSWER_SECONDS = 10.0
 
 
 @contextlib.contextmanager
@@ -34,7 +35,7 @@ def connect(cluster: Cluster, wait_minutes: float) -> Iterator[Workers]:
     """
     deadline = time.monotonic() + 60 * wait_minutes
     _listen(cluster)
-    for rank in range(len(cluster.addresses)):
+    for rank in _others(cluster):
         while not _answers(cluster, rank):
             if time.monotonic() > deadline:
                 raise WorkersError(
@@ -44,7 +45,8 @@ def connect(cluster: Cluster, wait_minutes: float) -> Iterator[Workers]:
             time.sleep(1)
     workers = ConnectedWorkers(cluster)
     is_over = threading.Event()
-    watch = threading.Thread(target=_watch, args=(cluster, is_over), name="watch workers", daemon=True)
+    silent: list[int] = []
+    watch = threading.Thread(target=_watch, args=(cluster, is_over, silent), name="watch workers", daemon=True)
     try:
         watch.start()
         workers.wait()
@@ -55,8 +57,8 @@ def connect(cluster: Cluster, wait_minutes: float) -> Iterator[Workers]:
         if "Collective ops is aborted" not in str(error):
             raise
         raise WorkersError(
-            f"{_lost(cluster)} was lost. What its own log says goes before this. Start all workers again: the training "
-            "goes on from its last checkpoint"
+            f"{_lost(cluster, silent)} was lost: its own log says why. Start all workers again: the training goes on "
+            "from its last checkpoint"
         ) from None
     finally:
         is_over.set()
@@ -96,30 +98,41 @@ def _answers(cluster: Cluster, rank: int) -> bool:
         return False
 
 
-def _watch(cluster: Cluster, is_over: threading.Event) -> None:
-    """Ends the exchange when another worker has not answered for three times: a lost host's connection never ends."""
-    failures = dict.fromkeys((rank for rank in range(len(cluster.addresses)) if rank != cluster.rank), 0)
+def _watch(cluster: Cluster, is_over: threading.Event, silent: list[int]) -> None:
+    """Ends the exchange when a worker has not answered for three times; what waits for a lost host waits for ever.
+
+    Args:
+        cluster: The workers.
+        is_over: Set when there is nothing to watch any more.
+        silent: Gets the ranks of the workers that do not answer.
+    """
+    failures = dict.fromkeys(_others(cluster), 0)
     while not is_over.wait(_WATCH_SECONDS):
         for rank in failures:
             try:
-                context.context().check_collective_ops_peer_health(_JOB.format(rank), timeout_in_ms=10_000)
+                task = _JOB.format(rank)
+                context.context().check_collective_ops_peer_health(task, timeout_in_ms=int(1000 * _ANSWER_SECONDS))
                 failures[rank] = 0
             except tf.errors.OpError:
                 failures[rank] += 1
-        if max(failures.values()) >= 3 and not is_over.is_set():
-            context.context().abort_collective_ops(tf.errors.UNAVAILABLE, f"{_lost(cluster)} does not answer")
+        silent += [rank for rank, times in failures.items() if times >= 3]
+        if silent and not is_over.is_set():
+            context.context().abort_collective_ops(tf.errors.UNAVAILABLE, "a worker does not answer")
             return
 
 
-def _lost(cluster: Cluster) -> str:
-    """Names the workers that are not there."""
-    others = [rank for rank in range(len(cluster.addresses)) if rank != cluster.rank]
+def _lost(cluster: Cluster, silent: list[int]) -> str:
+    """Names the workers that do not answer, or that nobody can connect with any more."""
     for _ in range(10):  # one that has failed may still be about to end
-        lost = [rank for rank in others if not _answers(cluster, rank)]
+        lost = silent or [rank for rank in _others(cluster) if not _answers(cluster, rank)]
         if lost:
             return ", ".join(_name(cluster, rank) for rank in lost)
         time.sleep(0.5)
     return "another worker"
+
+
+def _others(cluster: Cluster) -> list[int]:
+    return [rank for rank in range(len(cluster.addresses)) if rank != cluster.rank]
 
 
 def _name(cluster: Cluster, rank: int) -> str:

@@ -105,25 +105,32 @@ def _tf_configs():
     ]
 
 
-def _train(processes, folder, arguments, tf_configs=(None,), kill_after=(0, 0), blind=None, exports=False):
-    """Trains; returns the processes' exit codes and their outputs."""
+def _train(processes, folder, arguments, tf_configs=(None,), ends=(), **options):
+    """Trains; returns the processes' exit codes, None for one that has not ended, and their outputs.
+
+    Args:
+        processes: The fixture.
+        folder: Where the outputs go.
+        arguments: The chief's.
+        tf_configs: Of all processes; the chief's is the first.
+        ends: Of all processes the batches after which they get a signal, and the signal; () for none.
+        options: Of `worker_process.train`, by the process's rank.
+    """
     from tests.trainer import worker_process
 
     folder.mkdir(exist_ok=True)
     logs = [folder / f"worker-{rank}.log" for rank in range(len(tf_configs))]
-    started = [
-        processes.Process(
-            target=worker_process.train,
-            args=(log, tf_config, None if rank else arguments, kill_after[rank], rank == blind, exports),
-            daemon=True,
-        )
-        for rank, (log, tf_config) in enumerate(zip(logs, tf_configs, strict=True))
-    ]
+    started = []
+    for rank, (log, tf_config) in enumerate(zip(logs, tf_configs, strict=True)):
+        kill_after, kill_signal = ends[rank] if ends else (0, signal.SIGKILL)
+        settings = {"kill_after": kill_after, "kill_signal": kill_signal} | options.get(f"worker_{rank}", {})
+        of_process = (log, tf_config, None if rank else arguments)
+        started.append(processes.Process(target=worker_process.train, args=of_process, kwargs=settings, daemon=True))
     try:
         for process in started:
             process.start()
-        for process in started:
-            process.join(SECONDS)
+        for process, (_, kill_signal) in zip(started, ends or [(0, 0)] * len(started), strict=True):
+            process.join(0 if kill_signal == signal.SIGSTOP else SECONDS)
         codes = [process.exitcode for process in started]
     finally:
         for process in started:
@@ -194,18 +201,18 @@ def test_two_workers_train_as_one_does_at_the_same_global_batch(home, processes,
     alone, together = tmp_path / "alone", tmp_path / "together"
     codes, logs = _train(processes, alone, _arguments(home, alone))
     assert codes == [0], logs[0][-3000:]
-    codes, logs = _train(processes, together, _arguments(home, together), _tf_configs(), exports=True)
+    codes, logs = _train(processes, together, _arguments(home, together), _tf_configs(), worker_0={"exports": True})
     assert codes == [0, 0], logs[0][-3000:] + logs[1][-3000:]
     (log, values), (log_alone, values_alone) = _outcome(together), _outcome(alone)
     assert len(log["epochs"]) == 3
     assert log["epochs"][-1]["loss"] < log["epochs"][0]["loss"]
     for epoch, epoch_alone in zip(log["epochs"], log_alone["epochs"], strict=True):
-        assert epoch["loss"] == pytest.approx(epoch_alone["loss"], rel=1e-3)  # the last batch is filled up
-        assert epoch["val_log_loss"] == pytest.approx(epoch_alone["val_log_loss"], rel=1e-5)
+        assert epoch["loss"] == pytest.approx(epoch_alone["loss"], rel=1e-4)  # the last batch is filled up
+        assert epoch["val_log_loss"] == pytest.approx(epoch_alone["val_log_loss"], rel=1e-6)
         assert epoch["val_auc"] == pytest.approx(epoch_alone["val_auc"], abs=1e-3)
     assert values.keys() == values_alone.keys()
     for name, value in values.items():
-        np.testing.assert_allclose(value, values_alone[name], rtol=1e-3, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(value, values_alone[name], rtol=1e-4, atol=1e-6, err_msg=name)
     # Both have the same weights and slots, to the bit, and only the chief has written anything else.
     assert _digests(together, 0) == _digests(together, 1)
     assert sum("epoch 1/3" in log for log in logs) == 1
@@ -232,7 +239,8 @@ def test_a_killed_workers_training_is_gone_on_with_and_ends_as_one_that_was_not(
 ):
     """Ten batches an epoch; a checkpoint after every fourth of them."""
     arguments, tf_configs = _arguments(home, tmp_path, **DROPOUT), _tf_configs()
-    codes, logs = _train(processes, tmp_path, arguments, tf_configs, [batches * (rank == killed) for rank in range(2)])
+    ends = [(batches * (rank == killed), signal.SIGKILL) for rank in range(2)]
+    codes, logs = _train(processes, tmp_path, arguments, tf_configs, ends)
     assert codes[killed] == -signal.SIGKILL
     assert codes[1 - killed] == 1, logs[1 - killed][-3000:]
     address = json.loads(tf_configs[0])["cluster"]["worker"][killed]
@@ -241,7 +249,7 @@ def test_a_killed_workers_training_is_gone_on_with_and_ends_as_one_that_was_not(
     epoch, batch = divmod(batches, 10)
     begin = f"{epoch} epochs and {batch // 4 * 4} batches"
     if killed:
-        codes, logs = _train(processes, tmp_path, arguments, tf_configs, blind=1)
+        codes, logs = _train(processes, tmp_path, arguments, tf_configs, worker_1={"is_blind": True})
         assert codes == [1, 1], logs[0][-3000:] + logs[1][-3000:]
         for log in logs:
             assert f"do not all go on from where the chief does, {begin}" in log
@@ -256,6 +264,15 @@ def test_a_killed_workers_training_is_gone_on_with_and_ends_as_one_that_was_not(
         assert [epoch[name] for epoch in log["epochs"]] == [epoch[name] for epoch in log_undisturbed["epochs"]]
     for name, value in values.items():
         np.testing.assert_array_equal(value, values_undisturbed[name], err_msg=name)
+
+
+def test_a_worker_that_answers_no_more_is_named(home, processes, tmp_path):
+    tf_configs = _tf_configs()
+    ends = [(0, signal.SIGKILL), (14, signal.SIGSTOP)]
+    codes, logs = _train(processes, tmp_path, _arguments(home, tmp_path), tf_configs, ends, worker_0={"patience": 1.0})
+    assert codes == [1, None]
+    address = json.loads(tf_configs[0])["cluster"]["worker"][1]
+    assert f"worker 1 of 2 ({address}) was lost" in logs[0]
 
 
 def test_a_batch_that_the_workers_cannot_divide_is_refused(home, processes, tmp_path):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainer import checkpoints, run, worker
+from trainer import checkpoints, connection, run, worker
 
 
 def train(
@@ -21,8 +21,10 @@ def train(
     tf_config: str | None,
     arguments: dict[str, Any] | None,
     kill_after: int = 0,
+    kill_signal: int = signal.SIGKILL,
     is_blind: bool = False,
     exports: bool = False,
+    patience: float = 0.0,
 ) -> None:
     """Trains as the chief, or alone, and as a helping worker where there are no arguments.
 
@@ -30,9 +32,11 @@ def train(
         log: File for the output. Digests of all weights and slots, one for each epoch, go to `<log>.digests`.
         tf_config: The value of `TF_CONFIG`, or None.
         arguments: Of `FnArgs`.
-        kill_after: Batches after which the process kills itself; 0 for never.
+        kill_after: Batches after which the process gets `kill_signal`; 0 for never.
+        kill_signal: What that is.
         is_blind: Whether it sees no checkpoints.
         exports: Whether the model is exported at the end, which takes its time.
+        patience: Seconds between two questions to the others and for each answer; 0 for the project's own.
     """
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, sys.stdout.fileno())
@@ -44,13 +48,15 @@ def train(
         checkpoints.Checkpoints._steps = lambda self: []
     if not exports:
         run.export = lambda *arguments: None
-    _watch(log.with_suffix(".digests"), kill_after)
+    if patience:
+        connection._WATCH_SECONDS = connection._ANSWER_SECONDS = patience
+    _watch(log.with_suffix(".digests"), kill_after, kill_signal)
     if arguments is None:
         sys.exit(worker.main(["--wait-minutes", "3"]))
     run.run_fn(FnArgs(**arguments))
 
 
-def _watch(digests: pathlib.Path, kill_after: int) -> None:
+def _watch(digests: pathlib.Path, kill_after: int, kill_signal: int) -> None:
     end_batch, end_epoch = checkpoints.KeepState.on_train_batch_end, checkpoints.KeepBest.on_epoch_end
     num_batches = 0
 
@@ -59,7 +65,7 @@ def _watch(digests: pathlib.Path, kill_after: int) -> None:
         end_batch(self, batch, logs)
         num_batches += 1
         if num_batches == kill_after:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), kill_signal)
 
     def on_epoch_end(self: Any, epoch: int, logs: Any = None) -> None:
         variables = [*self.model.variables, *self.model.optimizer.variables, *self.model.optimizer.rest.variables]
