@@ -41,7 +41,7 @@ def train(
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, sys.stdout.fileno())
     os.dup2(descriptor, sys.stderr.fileno())
-    logging.basicConfig(level=logging.INFO)
+    logging.basicConfig(level=logging.INFO, force=True)  # TFX has set up another
     if tf_config is not None:
         os.environ["TF_CONFIG"] = tf_config
     if is_blind:
