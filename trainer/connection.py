@@ -17,7 +17,10 @@ from trainer.cluster import Cluster, WorkersError
 from trainer.workers import ConnectedWorkers, Workers
 
 _LOGGER = logging.getLogger(__name__)
-_JOB = "/job:worker/replica:0/task:{}"
+# The job's name is that of a process alone, so that what the chief has made before stays where it is: with the local
+# runner, Transform has used TensorFlow in the same process.
+_JOB = "localhost"
+_TASK = f"/job:{_JOB}/replica:0/task:{{}}"
 _WATCH_SECONDS = 20.0  # between two questions whether the others are there
 _ANSWER_SECONDS = 10.0
 
@@ -70,12 +73,12 @@ def _listen(cluster: Cluster) -> None:
     runtime = context.context()
     config = tf.compat.v1.ConfigProto()
     config.CopyFrom(runtime.config)
-    config.experimental.collective_group_leader = _JOB.format(0)
-    config.device_filters.append(f"/job:worker/task:{cluster.rank}")  # no operation goes to another worker
+    config.experimental.collective_group_leader = _TASK.format(0)
+    config.device_filters.append(f"/job:{_JOB}/task:{cluster.rank}")  # no operation goes to another worker
     server = tensorflow_server_pb2.ServerDef(
-        cluster=tf.train.ClusterSpec({"worker": list(cluster.addresses)}).as_cluster_def(),
+        cluster=tf.train.ClusterSpec({_JOB: list(cluster.addresses)}).as_cluster_def(),
         default_session_config=config,
-        job_name="worker",
+        job_name=_JOB,
         task_index=cluster.rank,
         protocol="grpc",
     )
@@ -110,7 +113,7 @@ def _watch(cluster: Cluster, is_over: threading.Event, silent: list[int]) -> Non
     while not is_over.wait(_WATCH_SECONDS):
         for rank in failures:
             try:
-                task = _JOB.format(rank)
+                task = _TASK.format(rank)
                 context.context().check_collective_ops_peer_health(task, timeout_in_ms=int(1000 * _ANSWER_SECONDS))
                 failures[rank] = 0
             except tf.errors.OpError:
