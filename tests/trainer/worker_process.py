@@ -56,7 +56,7 @@ def train(
         connection._WATCH_SECONDS = connection._ANSWER_SECONDS = patience
     _watch(log.with_suffix(".digests"), kill_after, kill_signal)
     if arguments is None:
-        sys.exit(worker.main(["--wait-minutes", "3"]))
+        sys.exit(worker.main(["--wait-minutes", "8"]))
     run.run_fn(FnArgs(**arguments))
 
 
