@@ -5,7 +5,7 @@ SOURCES := pipeline components transform trainer schemas kubeflow tests benchmar
 
 .PHONY: help setup browser run test test-unit lint format lock kubeflow-local \
 	bench-ingest bench-quality bench-speed bench-continuous bench-analyzer-cache bench-evaluate bench-serving \
-	bench-startup bench-synthetic bench-pipeline bench-beam
+	bench-startup bench-synthetic bench-pipeline bench-beam bench-exchange
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "%-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ bench-synthetic: setup ## speed and memory of `ctr data synthetic`
 
 bench-pipeline: setup ## the whole pipeline at three sizes, beside a plain TFX pipeline
 	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.pipeline
+
+bench-exchange: setup ## what two workers' exchange of a step's gradients costs
+	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.exchange
 
 kubeflow-local: setup ## the pipeline in real containers on this machine's Docker engine; see kubeflow/README.md
 	@kubeflow/local.sh

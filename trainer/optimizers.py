@@ -20,6 +20,7 @@ import keras
 import tensorflow as tf
 
 from trainer.rows import ReadRows, RowTable
+from trainer.workers import ALONE, Workers
 
 
 class RowRule(abc.ABC):
@@ -165,12 +166,19 @@ class RowSparse(keras.optimizers.Optimizer):
         rule: How a table's rows are updated.
         tables: The tables, which get their slots when the optimizer is built.
         l2: lambda of the penalty `lambda / 2 * |table|^2`, which `shrink_tables` applies.
+        workers: Those whose gradients make a step together.
     """
 
     def __init__(
-        self, rest: keras.optimizers.Optimizer, rule: RowRule, tables: Sequence[RowTable], l2: float = 0.0
+        self,
+        rest: keras.optimizers.Optimizer,
+        rule: RowRule,
+        tables: Sequence[RowTable],
+        l2: float = 0.0,
+        workers: Workers = ALONE,
     ) -> None:
         super().__init__(learning_rate=0.0, name="row_sparse")
+        self._workers = workers
         self._l2 = l2
         self.rest = rest
         self._rule = rule
@@ -237,7 +245,10 @@ class RowSparse(keras.optimizers.Optimizer):
         # batch would be done there.
         last = pairs[-1][0]
         with tf.control_dependencies([last.values if isinstance(last, tf.IndexedSlices) else last]):
-            self._apply(pairs, read)
+            gradients = self._workers.gradients([g for g, _ in pairs])
+            pairs = [(g, variable) for g, (_, variable) in zip(gradients, pairs, strict=True)]
+            # The rows of all workers' batches are more than this one has read.
+            self._apply(pairs, read if self._workers is ALONE else None)
 
     def _apply(self, pairs: Sequence[tuple[Any, keras.Variable]], read: ReadRows | None) -> None:
         step = tf.cast(self.rest.iterations.value + 1, tf.float32)
