@@ -23,7 +23,7 @@ Address = Annotated[str, Field(pattern=r"^[^\s:/]+:[0-9]{1,5}$")]
 Bucket = Annotated[str, Field(pattern=r"^gs://.+")]
 
 # How long a job may take. To Beam it is how long to wait for an answer; but one of its questions is answered when the
-# job ends, so that with its default of 60 seconds no job may take longer.
+# job ends, so that with its default, a minute in Beam 2.61, no job may take longer.
 _JOB_SECONDS = 7 * 24 * 3600
 # All three are PortableRunner, which talks to a Beam job server.
 _RUNNERS = {"flink": "FlinkRunner", "spark": "SparkRunner", "portable": "PortableRunner"}
