@@ -38,12 +38,14 @@ class Stage:
 
     @property
     def vcpu_hours(self) -> float:
-        """vCPU hours a day."""
+        """VCPU hours a day."""
         return ROWS_A_DAY * self.share * self.cpu_seconds / self.rows / 3600
 
     def line(self) -> str:
         """The stage's line of the table."""
-        measured = f"{1e6 * self.cpu_seconds / self.rows:.1f} µs | `{self.source}`: {self.cpu_seconds:g} s / {self.rows:,}"
+        measured = (
+            f"{1e6 * self.cpu_seconds / self.rows:.1f} µs | `{self.source}`: {self.cpu_seconds:g} s / {self.rows:,}"
+        )
         workers, dollars = self.vcpu_hours / HOURS, self.vcpu_hours * DOLLARS_PER_VCPU_HOUR
         return f"| {self.name} | {measured} | {self.vcpu_hours:,.1f} | {workers:,.0f} | {dollars:,.2f} |"
 
