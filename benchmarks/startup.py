@@ -47,9 +47,7 @@ def prepare(folder: str) -> None:
     if not (pathlib.Path(folder) / "logs/criteo").is_dir():
         subprocess.run([_CTR, "data", "synthetic", "--config", "criteo", "--rows", "20000"], cwd=folder, check=True)
     for _ in range(4):
-        output = subprocess.run(
-            [_CTR, "run", *_SETTINGS], cwd=folder, check=True, capture_output=True, text=True
-        ).stdout
+        subprocess.run([_CTR, "run", *_SETTINGS], cwd=folder, check=True)
         log = max(pathlib.Path(folder, "runs/criteo/logs").glob("*.log"), key=lambda file: file.stat().st_mtime)
         if REPEATED in log.read_text(encoding="utf-8", errors="replace"):
             return
