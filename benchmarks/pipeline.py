@@ -53,8 +53,8 @@ def prepare(num_rows: int, *, with_csv: bool) -> pathlib.Path:
 
 
 def _write_csv(rows: pq.ParquetFile, file: pathlib.Path) -> None:
-    # No quotes: CsvExampleGen takes those of the header for a part of the names, and Arrow always writes them there.
-    options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="none")
+    # Arrow quotes the header's names, and CsvExampleGen takes the quotes for a part of them.
+    options = pyarrow.csv.WriteOptions(include_header=False)
     with file.open("wb") as content:
         content.write(",".join(rows.schema_arrow.names).encode() + b"\n")
         with pyarrow.csv.CSVWriter(content, rows.schema_arrow, write_options=options) as writer:
