@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import results
 from pipeline import planted, synthetic
-from pipeline.supervise import HUGE_PAGES
+from pipeline.supervise import training_environment
 from pipeline.synthetic import write_synthetic_log
 from schemas.criteo import CRITEO
 
@@ -47,18 +47,26 @@ def prepare(num_rows: int, *, with_csv: bool) -> pathlib.Path:
         for number, file in enumerate(files):
             split = folder / "csv" / ("eval" if number == len(files) - 1 else "train")
             split.mkdir(parents=True, exist_ok=True)
-            with pyarrow.csv.CSVWriter(split / f"{number}.csv", pq.read_schema(file)) as writer:
-                for batch in pq.ParquetFile(file).iter_batches():
-                    writer.write(batch)
+            _write_csv(pq.ParquetFile(file), split / f"{number}.csv")
         (folder / "csv" / "_SUCCESS").touch()
     return folder
+
+
+def _write_csv(rows: pq.ParquetFile, file: pathlib.Path) -> None:
+    # Arrow quotes the header's names, and CsvExampleGen takes the quotes for a part of them.
+    options = pyarrow.csv.WriteOptions(include_header=False)
+    with file.open("wb") as content:
+        content.write(",".join(rows.schema_arrow.names).encode() + b"\n")
+        with pyarrow.csv.CSVWriter(content, rows.schema_arrow, write_options=options) as writer:
+            for batch in rows.iter_batches():
+                writer.write(batch)
 
 
 def measure(name: str, num_rows: int) -> dict[str, Any]:
     """Returns the figures of one run of a pipeline, `ours` or `plain`."""
     folder = prepare(num_rows, with_csv=name == "plain")
     command = [sys.executable, "-m", "benchmarks.pipeline_run", name, str(folder), json.dumps(SETTINGS)]
-    environment = HUGE_PAGES | dict(os.environ)
+    environment = (training_environment() if name == "ours" else {}) | dict(os.environ)
     start = time.monotonic()
     with (folder / f"{name}.log").open("w") as log:
         process = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True, check=True)

@@ -27,6 +27,7 @@ from schemas.features import load_spec
 _LOGGER = logging.getLogger(__name__)
 
 FILE = "last_run.json"
+REPEATED = "nothing has changed since the last run"  # in the log
 _PACKAGES = ("tfx", "ml-metadata", "tensorflow", "tensorflow-model-analysis", "keras", "apache-beam")
 _SUFFIXES = (".py", ".j2", ".css", ".js", ".pbtxt")
 
@@ -133,6 +134,7 @@ def repeat(last_run: LastRun, runner: ReportingRunner, config: PipelineConfig, e
     seconds = {node: round(taken, 3) for node, taken in runner.seconds.items()}
     summary = last_run.summary | {"run_id": runner.run_id, "seconds": seconds}
     write_summary(config, summary, emit)
+    _LOGGER.info(REPEATED)
     return True
 
 

@@ -13,6 +13,8 @@ import tensorflow as tf
 from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2
 
+from pipeline.last_run import REPEATED
+
 COMPONENTS = {
     "ImpressionLogExampleGen", "CuratedSchemaGen", "StatisticsGen", "ExampleValidator", "SchemaGate",
     "EarlierStatistics", "DriftGate", "Transform", "Trainer", "LatestBlessedModel", "Evaluator", "EvaluationReport",
@@ -154,6 +156,8 @@ def test_third_run_is_cached(third, second, workplace):
     assert len(_store(workplace).get_artifacts()) == num_artifacts_before
     assert summary["pushed_model"] == second[1]["pushed_model"]
     assert process.stdout.count("cached") == 12
+    (log,) = (line.split()[-1] for line in process.stdout.splitlines() if line.startswith("  log: "))
+    assert REPEATED in (workplace / log).read_text()
     assert {key: value for key, value in summary.items() if key not in PASSING} == {
         key: value for key, value in second[1].items() if key not in PASSING
     }
