@@ -17,8 +17,11 @@ from tensorflow_transform.tf_metadata import dataset_metadata
 from schemas import training_log
 from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
 from schemas.tfmd import make_schema
+from trainer.config import ModelConfig
 from trainer.input import Share, ordered_batches, read_chunks, shuffled_batches
-from trainer.workers import ALONE
+from trainer.model import model_fn
+from trainer.train import ShareEpoch, _draw_otherwise
+from trainer.workers import ALONE, Workers
 
 SPEC = FeatureSpec("pair", (IdFeature("item", 40), IdSequence("history", 40, max_length=3), NumericFeature("x")))
 PARSING = {
@@ -195,6 +198,47 @@ def test_a_process_alone_exchanges_nothing():
     assert ALONE.gradients([values]) == [values]
     assert ALONE.text("x") == "x"
     assert ALONE.is_chief
+
+
+class _OneMore(Workers):
+    """Workers whose mean is one more than what this one has."""
+
+    def mean(self, name, values):
+        return values + 1
+
+
+def _model():
+    config = ModelConfig(embedding_dim=2, hidden_units=(4,), dropout=0.5, batch_norm=True)
+    return model_fn(SPEC, config, seed=7)
+
+
+def test_the_loss_and_the_running_means_are_exchanged_at_an_epochs_end():
+    model, logs = _model(), {"loss": 2.0}
+    before = {variable.path: np.array(variable) for variable in model.non_trainable_variables}
+    exchange = ShareEpoch(_OneMore())
+    exchange.set_model(model)
+    exchange.on_epoch_end(0, logs)
+    assert logs == {"loss": 3.0}
+    moved = {
+        variable.path.rpartition("/")[2]: variable - before[variable.path] for variable in model.non_trainable_variables
+    }
+    assert sorted(moved) == ["moving_mean", "moving_variance", "seed_generator_state"]
+    for name, difference in moved.items():
+        np.testing.assert_array_equal(difference, np.full(difference.shape, name != "seed_generator_state"))
+
+
+def test_the_workers_draw_different_numbers_for_dropout():
+    batch = _model().zero_batch()
+    logits = []
+    for rank in (0, 0, 1):
+        model = _model()
+        for weight in model.trainable_variables:
+            weight.assign(tf.ones_like(weight))
+        _draw_otherwise(model, rank)
+        many = {name: tf.repeat(values, 64, axis=0) + 1 for name, values in batch.items()}
+        logits.append(model(many, training=True).numpy())
+    np.testing.assert_array_equal(logits[0], logits[1])
+    assert (logits[0] != logits[2]).any()
 
 
 def test_two_workers_train_as_one_does_at_the_same_global_batch(home, processes, tmp_path):
