@@ -53,7 +53,7 @@ def _pack(inputs):
     """A transformation of the test's own: the trainer does not know the project's."""
 
     def column(name):  # every row has exactly one value
-        return tf.reshape(inputs[name].values, [-1, 1])
+        return tf.reshape(inputs[name], [-1, 1])
 
     return {
         "ids": column("item") + 1,
@@ -66,7 +66,7 @@ def _pack(inputs):
 def graph(tmp_path_factory):
     """The folder of a transformation that doubles x."""
     with tft_beam.Context(temp_dir=str(tmp_path_factory.mktemp("tft"))):
-        rows = [{"item": [1], "x": [0.5], "label": [1]}]
+        rows = [{"item": 1, "x": 0.5, "label": 1}]
         raw = (rows, dataset_metadata.DatasetMetadata(make_schema(SPEC)))
         _, transform_fn = raw | tft_beam.AnalyzeAndTransformDataset(_pack)
         folder = str(tmp_path_factory.mktemp("graph"))

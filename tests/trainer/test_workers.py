@@ -35,9 +35,9 @@ SECONDS = 600  # for a machine with much else to do; it takes a few
 
 def _pack(inputs):
     """A transformation of the test's own: the trainer does not know the project's."""
-    label = tf.cast(inputs["label"].values, tf.float32)
-    ids = tf.tile(tf.reshape(inputs["item"].values, [-1, 1]), [1, 4])
-    return {"ids": ids + 1, "numbers": tf.reshape(inputs["x"].values, [-1, 1]), "label": label}
+    label = tf.reshape(tf.cast(inputs["label"], tf.float32), [-1])
+    ids = tf.tile(tf.reshape(inputs["item"], [-1, 1]), [1, 4])
+    return {"ids": ids + 1, "numbers": tf.reshape(inputs["x"], [-1, 1]), "label": label}
 
 
 def _write(file, examples):
@@ -56,7 +56,7 @@ def home(tmp_path_factory):
     """A folder with a transformation, and transformed examples in three files a split."""
     home = tmp_path_factory.mktemp("workers")
     with tft_beam.Context(temp_dir=str(home / "temporary")):
-        row = {"item": [1], "history": [1], "x": [0.5], "label": [1]}
+        row = {"item": 1, "history": [1], "x": 0.5, "label": 1}
         raw = ([row], dataset_metadata.DatasetMetadata(make_schema(SPEC)))
         _, transform_fn = raw | tft_beam.AnalyzeAndTransformDataset(_pack)
         _ = transform_fn | tft_beam.WriteTransformFn(str(home / "graph"))
