@@ -61,7 +61,8 @@ def export_both(rows: list[Row], folder: pathlib.Path) -> tuple[str, str]:
     """Writes both models with the same weights; returns the folders, ours first."""
     analyzed = rows[:_NUM_ANALYZED]
     with tempfile.TemporaryDirectory() as temporary, tft_beam.Context(temp_dir=temporary):
-        raw = [row | {"label": np.array([0])} for row in analyzed]
+        lists = {feature.name for feature in SPEC.features if isinstance(feature, IdSequence)}
+        raw = [{name: ids if name in lists else ids[0] for name, ids in row.items()} | {"label": 0} for row in analyzed]
         _, transform_fn = (
             raw,
             dataset_metadata.DatasetMetadata(make_schema(SPEC)),

@@ -17,7 +17,7 @@ def find_schema(config: PipelineConfig, spec: FeatureSpec) -> pathlib.Path:
     """Returns the path of the curated schema.
 
     Raises:
-        ConfigError: There is none, or its columns or their types are not the spec's.
+        ConfigError: There is none, or its columns, their types or the tensors that they are read as are not the spec's.
     """
     module = importlib.import_module(config.features.partition(":")[0])
     beside_spec = pathlib.Path(str(module.__file__)).parent / f"{spec.name}.pbtxt"
@@ -29,11 +29,22 @@ def find_schema(config: PipelineConfig, spec: FeatureSpec) -> pathlib.Path:
         schema = text_format.Parse(file.read_text(encoding="utf-8"), schema_pb2.Schema())
     except text_format.ParseError as error:
         raise ConfigError(f"{file} is not a TFMD schema: {error}; {remedy}") from error
-    columns = {feature.name: feature.type for feature in schema.feature}
-    wanted = {feature.name: feature.type for feature in make_schema(spec).feature}
+    columns, wanted = _columns(schema), _columns(make_schema(spec))
     different = sorted(name for name in {*columns, *wanted} if columns.get(name) != wanted.get(name))
     if different:
         raise ConfigError(
             f"schema {file} and feature spec {config.features} differ in {', '.join(different)}; {remedy}"
         )
     return file
+
+
+def _columns(schema: schema_pb2.Schema) -> dict[str, tuple[int, bytes]]:
+    """Returns each column's type, and the tensor that Transform and the model read it as."""
+    tensors = schema.tensor_representation_group[""].tensor_representation if schema.tensor_representation_group else {}
+    return {
+        feature.name: (
+            feature.type,
+            tensors[feature.name].SerializeToString(deterministic=True) if feature.name in tensors else b"",
+        )
+        for feature in schema.feature
+    }

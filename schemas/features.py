@@ -16,6 +16,7 @@ IdType = Literal["int64", "string"]
 NumberType = Literal["int64", "float32"]
 Pooling = Literal["sum", "mean", "sqrtn", "target_attention"]
 Normalization = Literal["z_score", "log1p_z_score", "quantile_buckets"]
+Hashing = Literal["bytes", "digits"]
 
 # The features that Transform writes and the Trainer reads, one vector each: what parsing costs is a feature's, not a
 # value's.
@@ -23,6 +24,11 @@ IDS = "ids"  # int64 [num_positions]: bucket + 1; 0 where there is no id
 NUMBERS = "numbers"  # float32 [num_numbers]: normalized; 0 where missing
 LABEL = "label"  # float32 []
 WEIGHT = "weight"  # float32 []: only where the spec names a weight
+
+# What stands for a missing value where a column has one value at most, by the raw column's type. Ids are not negative.
+# A float's is not NaN: that equals nothing, so that no schema would equal itself.
+NO_ID: dict[str, int | str] = {"int64": -1, "string": ""}
+NO_NUMBER: dict[str, int | float] = {"int64": -(2**63), "float32": -math.inf}
 
 
 def _require(holds: bool, message: str) -> None:
@@ -44,6 +50,8 @@ class IdFeature:
         num_hashes: 1, or 2: an id is then the sum of the rows of two hashes, so that two ids are the same to the model
             only where both collide (Svenstrup et al., "Hash Embeddings for Efficient Word Representations", NIPS 2017,
             without their weights).
+        hashing: What of the id is hashed: its `bytes` (of an int64 eight), or an int64's decimal `digits`, as
+            `tf.feature_column` does it. `digits` is much slower. See `schemas/hashing.py`.
     """
 
     name: str
@@ -53,6 +61,7 @@ class IdFeature:
     domain: tuple[str, ...] = ()
     min_presence: float = 0.0
     num_hashes: int = 1
+    hashing: Hashing = "bytes"
 
     def __post_init__(self) -> None:
         _check_id(self)
@@ -73,6 +82,7 @@ class IdSequence:
         domain: As in `IdFeature`.
         min_presence: Share of the impressions that must have at least one id, in [0, 1].
         num_hashes: As in `IdFeature`.
+        hashing: As in `IdFeature`.
         target: The id feature that `target_attention` compares with; by default the one that shares the table.
     """
 
@@ -85,6 +95,7 @@ class IdSequence:
     domain: tuple[str, ...] = ()
     min_presence: float = 0.0
     num_hashes: int = 1
+    hashing: Hashing = "bytes"
     target: str = ""
 
     def __post_init__(self) -> None:
@@ -146,6 +157,11 @@ class NumericFeature:
 Feature: TypeAlias = IdFeature | IdSequence | NumericFeature
 
 
+def no_value(feature: Feature) -> int | float | str:
+    """Returns what stands for a missing value of a feature."""
+    return NO_NUMBER[feature.dtype] if isinstance(feature, NumericFeature) else NO_ID[feature.dtype]
+
+
 @dataclasses.dataclass(frozen=True)
 class Label:
     """The click: an int64 column of 0 and 1.
@@ -169,6 +185,7 @@ class IdField:
         row_offset: Added to a position's value (bucket + 1) to give the table's row; row 0 is nobody's.
         num_buckets: Number of its buckets. The row after theirs stands for unseen ids.
         num_hashes: How many hashes an id has.
+        hashing: What of an id is hashed.
         target: The number of the field that `target_attention` compares with, in field order.
     """
 
@@ -179,6 +196,7 @@ class IdField:
     row_offset: int
     num_buckets: int
     num_hashes: int = 1
+    hashing: Hashing = "bytes"
     target: int | None = None
 
     @property
@@ -233,16 +251,21 @@ class FeatureSpec:
         for feature in self.features:
             if isinstance(feature, IdSequence) and feature.pooling == "target_attention":
                 self._find_target(feature)
-        shared: dict[str, tuple[str, int, str]] = {}
+        self._check_tables()
+
+    def _check_tables(self) -> None:
+        """Sees to it that in fields that share a table an id has the same row."""
+        shared: dict[str, tuple[str, dict[str, int | str]]] = {}
         for feature in self.features:
             table = _table(feature)
             if table is None:
                 continue
-            name, num_buckets, dtype = shared.setdefault(table, (feature.name, feature.num_buckets, feature.dtype))
+            meaning = {"num_buckets": feature.num_buckets, "dtype": feature.dtype, "hashing": _hashing(feature)}
+            name, first = shared.setdefault(table, (feature.name, meaning))
             _require(
-                (num_buckets, dtype) == (feature.num_buckets, feature.dtype),
-                f"{feature.name} and {name} share table {table} but differ: num_buckets "
-                f"{feature.num_buckets} and {num_buckets}, dtype {feature.dtype} and {dtype}",
+                meaning == first,
+                f"{feature.name} and {name} share table {table} but differ: "
+                + ", ".join(f"{key} {meaning[key]} and {first[key]}" for key in first if meaning[key] != first[key]),
             )
 
     @functools.cached_property
@@ -262,7 +285,16 @@ class FeatureSpec:
                 (feature.max_length, feature.pooling) if isinstance(feature, IdSequence) else (1, "sum")
             )
             num_hashes = 1 if isinstance(feature, NumericFeature) else feature.num_hashes
-            field = IdField(feature.name, start, max_length, pooling, offsets[table], feature.num_buckets, num_hashes)
+            field = IdField(
+                feature.name,
+                start,
+                max_length,
+                pooling,
+                offsets[table],
+                feature.num_buckets,
+                num_hashes,
+                _hashing(feature),
+            )
             fields.append(field)
             start += field.num_positions
         names = [field.name for field in fields]
@@ -339,8 +371,17 @@ def _table(feature: Feature) -> str | None:
     return feature.table or feature.name
 
 
+def _hashing(feature: Feature) -> Hashing:
+    return "bytes" if isinstance(feature, NumericFeature) else feature.hashing
+
+
 def _check_id(feature: IdFeature | IdSequence) -> None:
     _check_raw(feature.name, feature.dtype, IdType, feature.min_presence)
+    _require_one_of(feature.name, "hashing", feature.hashing, Hashing)
+    _require(
+        feature.hashing == "bytes" or feature.dtype == "int64",
+        f"{feature.name}: hashing {feature.hashing} needs dtype int64, not {feature.dtype}",
+    )
     _require(feature.num_hashes in (1, 2), f"{feature.name}: num_hashes is {feature.num_hashes}, must be 1 or 2")
     _require(feature.num_buckets > 0, f"{feature.name}: num_buckets is {feature.num_buckets}, must be positive")
     _require(

@@ -1,4 +1,7 @@
-"""The two fields of the notebook that the model comes from: a sequence of ids and a target id, in ten buckets each."""
+"""The two fields of the notebook that the model comes from: a sequence of ids and a target id, in ten buckets each.
+
+Its feature columns hash an id's decimal digits.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from schemas.features import FeatureSpec, IdSequence
 NOTEBOOK = FeatureSpec(
     name="notebook",
     features=(
-        IdSequence("seq", num_buckets=10, max_length=3, pooling="sum"),
-        IdSequence("target", num_buckets=10, max_length=1, pooling="sum"),
+        IdSequence("seq", num_buckets=10, max_length=3, pooling="sum", hashing="digits"),
+        IdSequence("target", num_buckets=10, max_length=1, pooling="sum", hashing="digits"),
     ),
 )

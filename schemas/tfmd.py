@@ -12,7 +12,7 @@ import sys
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from schemas.features import Feature, FeatureSpec, IdSequence, NumericFeature, load_spec
+from schemas.features import Feature, FeatureSpec, IdSequence, NumericFeature, load_spec, no_value
 
 TRAINING = "TRAINING"
 SERVING = "SERVING"  # what a request holds: no label
@@ -29,8 +29,9 @@ _TYPES = {
 def make_schema(spec: FeatureSpec) -> schema_pb2.Schema:
     """Returns the TFMD schema of a spec, with the environments TRAINING and SERVING.
 
-    No feature has a fixed shape: each may be missing from an example, so that parsing never fails on a request that
-    lacks one. How many values there may be, and how often they may be missing, is for ExampleValidator to check.
+    A feature with one value is a dense tensor [batch], where what is missing has a value that stands for it, so that
+    parsing never fails on a request that lacks one; with several values it does. A sequence is a ragged tensor. How
+    often a value may be missing is for ExampleValidator to check. Label and weight may not be.
     """
     schema = schema_pb2.Schema(default_environment=[TRAINING, SERVING])
     for feature in spec.features:
@@ -42,6 +43,7 @@ def make_schema(spec: FeatureSpec) -> schema_pb2.Schema:
     if spec.weight:
         weight = _add_training_only(schema, spec.weight, schema_pb2.FeatureType.FLOAT)
         weight.float_domain.CopyFrom(schema_pb2.FloatDomain(min=0, disallow_nan=True, disallow_inf=True))
+    _represent(schema, spec)
     return schema
 
 
@@ -87,6 +89,30 @@ def _add_training_only(
     entry.presence.CopyFrom(schema_pb2.FeaturePresence(min_fraction=1.0, min_count=1))
     entry.not_in_environment.append(SERVING)
     return entry
+
+
+def _represent(schema: schema_pb2.Schema, spec: FeatureSpec) -> None:
+    """Says as what tensor each column is read."""
+    tensors = schema.tensor_representation_group[""].tensor_representation
+    for feature in spec.features:
+        if isinstance(feature, IdSequence):
+            ragged = tensors[feature.name].ragged_tensor
+            ragged.feature_path.step.append(feature.name)
+            ragged.row_partition_dtype = schema_pb2.TensorRepresentation.RowPartitionDType.INT64
+            continue
+        dense = tensors[feature.name].dense_tensor
+        dense.column_name = feature.name
+        dense.shape.SetInParent()
+        missing = no_value(feature)
+        if isinstance(missing, str):
+            dense.default_value.bytes_value = missing.encode()
+        elif isinstance(missing, int):
+            dense.default_value.int_value = missing
+        else:
+            dense.default_value.float_value = missing
+    for name in (spec.label.name, *([spec.weight] if spec.weight else [])):
+        tensors[name].dense_tensor.column_name = name
+        tensors[name].dense_tensor.shape.SetInParent()
 
 
 def _add_range(entry: schema_pb2.Feature, feature: NumericFeature) -> None:

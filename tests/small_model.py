@@ -11,7 +11,7 @@ import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.tf_metadata import dataset_metadata
 
-from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
+from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature, no_value
 from schemas.tfmd import make_schema
 from trainer.config import ModelConfig
 from trainer.export import export
@@ -78,14 +78,10 @@ def to_example(row: Row) -> bytes:
 
 def export_small_model(home: pathlib.Path) -> DeepFM:
     """Writes the SavedModel `home/model`, with weights that look trained, and returns the model in memory."""
-    feature_spec = {name: tf.io.VarLenFeature(kind) for name, kind in _kinds().items()}
-    raw = [
-        {
-            name: values.values.numpy()
-            for name, values in tf.io.parse_single_example(to_example(row), feature_spec).items()
-        }
-        for row in make_rows(64)
-    ]
+    raw = []
+    for row in make_rows(64):
+        instance: Row = {f.name: [] if isinstance(f, IdSequence) else no_value(f) for f in SPEC.features}
+        raw.append(instance | row | {"time": [row["time"]]})
     with tft_beam.Context(temp_dir=str(home / "transform_temporary")):
         _, transform_fn = (
             raw,
@@ -100,8 +96,3 @@ def export_small_model(home: pathlib.Path) -> DeepFM:
     table.assign(table.numpy() * (np.arange(table.shape[0]) > 0)[:, np.newaxis])  # row 0 is padding's
     export(model, tft.TFTransformOutput(str(home / "transform")), SPEC, str(home / "model"))
     return model
-
-
-def _kinds() -> dict[str, tf.DType]:
-    types = {0: tf.string, 1: tf.string, 2: tf.int64, 3: tf.float32}
-    return {feature.name: types[feature.type] for feature in make_schema(SPEC).feature}

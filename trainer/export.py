@@ -29,7 +29,7 @@ def export(
     Signatures:
         serving_default: serialized raw tf.Examples, string [batch] -> `ctr` float32 [batch, 1]. A missing feature is
             what `transform/preprocessing.py` makes of it; an empty batch gives an empty answer; bytes that are not a
-            tf.Example are an InvalidArgument error.
+            tf.Example, or several values where there may be one, are an InvalidArgument error.
         predict: for each feature a dense tensor of its name -> `ctr` float32 [batch, 1]. An id is int64 or string
             [batch], negative or empty where it is missing. A number is float32 [batch], NaN where it is missing. A
             sequence is [batch, any], with `<name>_length` int64 [batch], the number of its ids; what is behind them is

@@ -87,7 +87,11 @@ class EmbeddingTable(keras.layers.Layer):
             is_dropped = keras.random.uniform([tf.shape(ids)[0], num_ids], seed=self._dropout_seed) < self._id_dropout
             ids = tf.where(tf.gather(is_dropped, self._id_of_position, axis=1), self._unseen, ids)
         rows = tf.gather(self.table.value, tf.where(is_id, ids + self._offsets, 0))
-        return _sum_hashes(rows, self._fields)
+        return sum_hashes(rows, self._fields)
+
+    def look_up(self, ids: tf.Tensor) -> tf.Tensor:
+        """Returns the row of each position for inference, float32 [batch, num_positions, 1 + dim]; see `call`."""
+        return tf.gather(self.table.value, tf.where(ids > 0, ids + self._offsets, tf.zeros([], ids.dtype)))
 
     def fill_unseen(self, is_unseen: tf.Tensor) -> None:
         """Gives rows that training has not read the values of their table's row for unseen ids.
@@ -103,7 +107,7 @@ class EmbeddingTable(keras.layers.Layer):
         self.table.assign(tf.where(is_unseen[:, tf.newaxis], tf.gather(values, source), values))
 
 
-def _sum_hashes(rows: tf.Tensor, fields: Sequence[IdField]) -> tf.Tensor:
+def sum_hashes(rows: tf.Tensor, fields: Sequence[IdField]) -> tf.Tensor:
     """Adds the rows of an id's hashes up: [batch, num_positions, any] -> [batch, num_ids, any]."""
     if all(field.num_hashes == 1 for field in fields):
         return rows
@@ -166,8 +170,7 @@ def interact(rows: tf.Tensor, is_id: tf.Tensor, fields: Sequence[IdField], over_
         fields: The id fields, in field order.
         over_positions: Whether the FM term's vectors are those of all positions, not the fields' pooled ones.
     """
-    runs = [list(run) for _, run in itertools.groupby(fields, key=_position_key)]
-    sizes = [sum(field.max_length for field in run) for run in runs]
+    runs, sizes = pool_runs(fields)
     widths = [len(run) for run in runs]
     scale = _pooling_scale(is_id, runs, sizes)
     dim = rows.shape[2] - 1
@@ -218,6 +221,12 @@ def interact(rows: tf.Tensor, is_id: tf.Tensor, fields: Sequence[IdField], over_
         return (linear, total, squares, pooled), gradient
 
     return Interactions(*compute(rows))
+
+
+def pool_runs(fields: Sequence[IdField]) -> tuple[list[list[IdField]], list[int]]:
+    """Returns the fields in runs that are pooled in one way, and the number of ids of each run."""
+    runs = [list(run) for _, run in itertools.groupby(fields, key=_position_key)]
+    return runs, [sum(field.max_length for field in run) for run in runs]
 
 
 def _position_key(field: IdField) -> str:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from schemas.features import IDS, NUMBERS, FeatureSpec
 from trainer.config import ModelConfig
 from trainer.finite import NonFiniteLossError, find_offender
+from trainer.inference import can_infer, infer
 from trainer.layers import EmbeddingTable, TargetAttention, fm_term, interact, present_ids
 
 
@@ -43,7 +44,9 @@ class DeepFM(keras.Model):
         self.offender = ""
         self._num_positions = spec.num_positions
         self._num_numbers = len(spec.numbers)
-        self._over_positions = config.fm_over == "positions"
+        self.over_positions = config.fm_over == "positions"
+        self.embedding_dim = config.embedding_dim
+        self.is_mixed = config.mixed_precision
         self._embedding_l2 = config.embedding_l2
         self.table_l2 = config.table_l2
         self.has_unseen_rows = bool(self._fields and config.id_dropout)
@@ -66,7 +69,7 @@ class DeepFM(keras.Model):
                 shape=(self._num_numbers, config.embedding_dim),
                 initializer=keras.initializers.RandomNormal(stddev=config.embedding_stddev, seed=seed),
             )
-        self._use_linear, self._use_fm = config.use_linear, config.use_fm
+        self.use_linear, self.use_fm = config.use_linear, config.use_fm
         self.deep_tower = _make_tower(config, seed) if config.use_deep else None
         self._training_tower = self.deep_tower
         if config.use_deep and config.xla:
@@ -87,6 +90,8 @@ class DeepFM(keras.Model):
         Returns:
             float32 [batch, 1].
         """
+        if self.built and not training and can_infer(self):
+            return infer(self, features)
         linear, fm, deep = self.terms(features, training)
         return linear + fm + deep
 
@@ -102,13 +107,13 @@ class DeepFM(keras.Model):
             if training and self._embedding_l2:
                 self.add_loss(self._embedding_l2 * tf.reduce_sum(tf.square(rows)) / tf.cast(batch_size, rows.dtype))
             is_id = present_ids(features[IDS], self._fields)
-            sums = interact(rows, is_id, self._fields, self._over_positions)
+            sums = interact(rows, is_id, self._fields, self.over_positions)
             linear, total, fm = sums.linear, sums.total, fm_term(sums.total, sums.squares)
             pooled = self._attend(rows, is_id, sums.pooled) if self.attention else sums.pooled
             tower_inputs.append(tf.reshape(pooled, [batch_size, pooled.shape[1] * pooled.shape[2]]))
         if self._num_numbers:
             numbers = features[NUMBERS]
-            if self._use_linear:
+            if self.use_linear:
                 linear += self.number_weights(numbers)
             if self.number_factors is not None:
                 # The pairs of numbers, and those of a number and an id.
@@ -121,7 +126,7 @@ class DeepFM(keras.Model):
         if tower is not None:
             deep = tf.cast(tower(tf.concat(tower_inputs, axis=1), training=training), tf.float32)
         zero = tf.zeros([batch_size, 1])
-        return linear + self.bias.value if self._use_linear else zero, fm if self._use_fm else zero, deep
+        return linear + self.bias.value if self.use_linear else zero, fm if self.use_fm else zero, deep
 
     def compute_loss(
         self,

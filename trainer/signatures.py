@@ -1,28 +1,31 @@
 """What the exported model computes for a request: raw impressions -> ctr.
 
 Two forms of a request: serialized `tf.Example`s, and dense tensors by the features' names, as TF Serving's REST API
-takes them. Both become the same sparse tensors, which the transformation of the training then reads.
+takes them. Both become the same tensors, which the transformation of the training then reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow as tf
 from tensorflow_transform.tf_metadata import schema_utils
 
-from schemas.features import Feature, FeatureSpec, IdSequence, NumericFeature
+from schemas.features import NO_NUMBER, Feature, FeatureSpec, IdSequence, NumericFeature
 from schemas.tfmd import SERVING, TRAINING, features_in, make_schema
+from trainer.inference import as_constant, can_infer, infer
 from trainer.model import DeepFM
 
-Transformation = Callable[[Mapping[str, tf.SparseTensor]], Mapping[str, tf.Tensor]]
+Raw = Mapping[str, tf.Tensor | tf.RaggedTensor]
+Transformation = Callable[[Raw], Mapping[str, tf.Tensor]]
 Signature = Callable[..., dict[str, tf.Tensor]]
 
 _MAX_INT64_FLOAT = 2.0**63 - 2.0**39  # the greatest float32 that is an int64
 
 
-def raw_feature_spec(spec: FeatureSpec, environment: str) -> dict[str, tf.io.VarLenFeature]:
-    """Returns how a raw tf.Example is parsed: each column may be missing and have any number of values.
+def raw_feature_spec(spec: FeatureSpec, environment: str) -> dict[str, Any]:
+    """Returns how a raw tf.Example is parsed, for `tf.io.parse_example`; see `schemas.tfmd.make_schema`.
 
     Args:
         spec: The data set.
@@ -47,15 +50,18 @@ def make_signatures(
     serving_spec = raw_feature_spec(spec, SERVING)
     training_spec = raw_feature_spec(spec, TRAINING)
 
-    def score(raw: Mapping[str, tf.SparseTensor]) -> dict[str, tf.Tensor]:
-        features = transform(raw)
-        return {"ctr": tf.sigmoid(model({name: features[name] for name in model.zero_batch()}) + shift)}
+    def score(raw: Raw) -> dict[str, tf.Tensor]:
+        transformed = transform(raw)
+        features = {name: transformed[name] for name in model.zero_batch()}
+        # The small weights are constants of the graph: reading a variable is an operation.
+        logit = infer(model, features, as_constant) if can_infer(model) else model(features)
+        return {"ctr": tf.sigmoid(logit + shift if shift else logit)}
 
     def serve(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return score(tf.io.parse_example(examples, serving_spec))
 
     def predict(*dense: tf.Tensor) -> dict[str, tf.Tensor]:
-        return score(_to_sparse(dict(zip(inputs, dense, strict=True)), spec))
+        return score(_to_raw(dict(zip(inputs, dense, strict=True)), spec))
 
     def transform_features(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return dict(transform(tf.io.parse_example(examples, training_spec)))
@@ -85,28 +91,23 @@ def dense_inputs(spec: FeatureSpec) -> dict[str, tf.TensorSpec]:
     return inputs
 
 
-def _to_sparse(dense: Mapping[str, tf.Tensor], spec: FeatureSpec) -> dict[str, tf.SparseTensor]:
+def _to_raw(dense: Mapping[str, tf.Tensor], spec: FeatureSpec) -> Raw:
     """Returns what parsing the same impressions as tf.Examples would give."""
     sizes = tf.stack([tf.shape(values)[0] for values in dense.values()])
     # The transformation lays columns together, and would put one impression's values to another, or where no memory is.
     check = tf.debugging.assert_equal(sizes, sizes[0], message="the inputs must have the same number of impressions")
     with tf.control_dependencies([check]):  # or it would run beside the transformation
         dense = {name: tf.identity(values) for name, values in dense.items()}
-    return {feature.name: _sparse_column(feature, dense) for feature in spec.features}
+    return {feature.name: _raw_column(feature, dense) for feature in spec.features}
 
 
-def _sparse_column(feature: Feature, dense: Mapping[str, tf.Tensor]) -> tf.SparseTensor:
+def _raw_column(feature: Feature, dense: Mapping[str, tf.Tensor]) -> tf.Tensor | tf.RaggedTensor:
     values = dense[feature.name]
     if isinstance(feature, IdSequence):
         is_value = tf.sequence_mask(dense[feature.length_name], tf.shape(values)[1])
-    else:
-        values = values[:, tf.newaxis]
-        if isinstance(feature, NumericFeature):
-            is_value = tf.math.is_finite(values)
-        else:
-            is_value = values != "" if feature.dtype == "string" else values >= 0
-    indices = tf.where(is_value)
-    values = tf.gather_nd(values, indices)
+        return tf.ragged.boolean_mask(values, is_value)
     if isinstance(feature, NumericFeature) and feature.dtype == "int64":
-        values = tf.cast(tf.clip_by_value(values, -_MAX_INT64_FLOAT, _MAX_INT64_FLOAT), tf.int64)
-    return tf.SparseTensor(indices, values, tf.shape(is_value, tf.int64))
+        is_number = tf.math.is_finite(values)
+        clipped = tf.clip_by_value(tf.where(is_number, values, 0.0), -_MAX_INT64_FLOAT, _MAX_INT64_FLOAT)
+        return tf.where(is_number, tf.cast(clipped, tf.int64), NO_NUMBER["int64"])
+    return values

@@ -123,6 +123,7 @@ def _variables(model: DeepFM) -> dict[str, keras.Variable]:
 def _blocks(path: str, model: DeepFM) -> list[Rows]:
     """Returns the features' rows of a variable; none for a variable whose rows belong to no feature."""
     fields, numbers = model.spec.id_fields, [number.name for number in model.spec.numbers]
+    dtypes = {feature.name: feature.dtype for feature in model.spec.features}
     # An optimizer's slots have their variable's path, in one word, within their own.
     name = path.replace("/", "_")
     for table in model.tables:
@@ -131,7 +132,12 @@ def _blocks(path: str, model: DeepFM) -> list[Rows]:
             of = "the optimizer's slots of " if path == slots else ""
             # With the row for unseen ids, which is the last.
             return [
-                Rows(f"{of}id field {field.name}", field.row_offset + 1, field.unseen, f"{field.num_hashes} hashes")
+                Rows(
+                    f"{of}id field {field.name}",
+                    field.row_offset + 1,
+                    field.unseen,
+                    f"{field.num_hashes} hashes of {dtypes[field.name]} {field.hashing}",
+                )
                 for field in fields
             ]
     if "deepfm_numbers_kernel" in name or "deepfm_number_factors" in name:

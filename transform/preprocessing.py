@@ -4,34 +4,36 @@ What becomes of a value:
 
 | raw | transformed |
 |---|---|
-| id, int64 | its decimal digits as a string, then as string ids |
-| id, string | fingerprint64 modulo `num_buckets`, plus 1 |
+| id | fingerprint64 of its bytes modulo `num_buckets`, plus 1; see `schemas/hashing.py` |
+| id, int64, with `hashing: digits` | the same of its decimal digits |
 | id with `num_hashes: 2` | the same, and once more with another hash, at positions of its own |
-| id, missing or the empty string | 0: no id, which adds exactly nothing to any term of the model |
-| id or number with several values | the first |
+| id, missing, negative or the empty string | 0: no id, which adds exactly nothing to any term of the model |
+| id or number with several values | an error of the request; the ingestion has put such rows aside |
 | id sequence longer than `max_length` | its last `max_length` ids, in their order |
-| id sequence shorter, empty or missing | padded with 0 at the end |
+| id sequence shorter, empty or missing | 0 in front of its ids |
 | number | normalized with the training split's statistics |
 | number, missing, NaN or infinite | 0.0, the training split's mean; for `quantile_buckets` no id |
 | number, constant in the training split | 0.0 |
 | weight | as it is |
 
-Hashing is that of `tf.feature_column.categorical_column_with_hash_bucket`, to the bit.
+Hashing `digits` is that of `tf.feature_column.categorical_column_with_hash_bucket`, to the bit.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
 from schemas.features import (
     IDS,
     LABEL,
+    NO_ID,
+    NO_NUMBER,
     NUMBERS,
     WEIGHT,
     FeatureSpec,
@@ -40,21 +42,24 @@ from schemas.features import (
     NumericFeature,
     load_spec,
 )
-from schemas.hashing import HASH_SALTS, hash_ids
+from schemas.hashing import hash_ids
+
+Inputs = Mapping[str, tf.Tensor | tf.RaggedTensor]
 
 
-def preprocessing_fn(inputs: Mapping[str, tf.SparseTensor], custom_config: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+def preprocessing_fn(inputs: Inputs, custom_config: Mapping[str, Any]) -> dict[str, tf.Tensor]:
     """TFX Transform's entry: `custom_config["features"]` names the spec."""
     return transform_impressions(inputs, load_spec(custom_config["features"]))
 
 
-def transform_impressions(inputs: Mapping[str, tf.SparseTensor], spec: FeatureSpec) -> dict[str, tf.Tensor]:
+def transform_impressions(inputs: Inputs, spec: FeatureSpec) -> dict[str, tf.Tensor]:
     """Packs raw impressions into what the model reads.
 
     The same few operations do it for all columns together: in service, what an operation costs is not its values'.
 
     Args:
-        inputs: For each column of the spec its values, of the column's dtype, [batch, any].
+        inputs: The columns of the spec, of the column's dtype: a sequence ragged [batch, any], any other dense [batch],
+            with `NO_ID` or `NO_NUMBER` where there is no value, as `schemas/tfmd.py` says.
         spec: The data set.
 
     Returns:
@@ -68,12 +73,12 @@ def transform_impressions(inputs: Mapping[str, tf.SparseTensor], spec: FeatureSp
         is_log = [feature.normalization == "log1p_z_score" for feature in spec.numbers]
         outputs[NUMBERS] = normalize_numbers([inputs[feature.name] for feature in spec.numbers], is_log)
     if spec.weight:
-        outputs[WEIGHT] = _first_values([inputs[spec.weight]])[:, 0]
-    outputs[LABEL] = tf.cast(_first_values([inputs[spec.label.name]]), tf.float32)[:, 0]
+        outputs[WEIGHT] = inputs[spec.weight]
+    outputs[LABEL] = tf.cast(inputs[spec.label.name], tf.float32)
     return outputs
 
 
-def pack_ids(inputs: Mapping[str, tf.SparseTensor], spec: FeatureSpec) -> tf.Tensor:
+def pack_ids(inputs: Inputs, spec: FeatureSpec) -> tf.Tensor:
     """Lays the buckets of all id fields out at fixed positions.
 
     Args:
@@ -83,128 +88,95 @@ def pack_ids(inputs: Mapping[str, tf.SparseTensor], spec: FeatureSpec) -> tf.Ten
     Returns:
         Bucket + 1 at each position, 0 where there is no id: int64 [batch, num_positions].
     """
-    features = [feature for feature in spec.features if not isinstance(feature, NumericFeature)]
-    hashes = [(feature, salt) for feature in features for salt in HASH_SALTS[: feature.num_hashes]]
-    hashed = iter(hash_columns([(inputs[feature.name], feature.num_buckets, salt) for feature, salt in hashes]))
-    columns: list[tuple[tf.SparseTensor, int | None]] = []
-    for feature in spec.features:
-        if isinstance(feature, IdFeature | IdSequence):
-            max_length = feature.max_length if isinstance(feature, IdSequence) else None
-            columns += [(next(hashed), max_length) for _ in range(feature.num_hashes)]
-        elif feature.normalization == "quantile_buckets":
-            buckets = quantile_bucket(inputs[feature.name], feature.num_buckets)
-            columns.append((_with_values(buckets, buckets.values + 1), None))
-    runs = [list(run) for _, run in itertools.groupby(columns, key=_sequence_key)]
-    singles = [column for column, max_length in columns if max_length is None]
-    sizes = [len(run) for run in runs if run[0][1] is None]
-    # One layout for all single ids, cut where a sequence stands between them.
-    parts = iter(tf.split(_first_values(singles), sizes, axis=1) if singles else [])
-    return tf.concat(
-        [next(parts) if length is None else _last_values(column, length) for [(column, length), *_] in runs], 1
-    )
+    features = {feature.name: feature for feature in spec.features}
+    # What is hashed in the same way is hashed together, and then laid out in the fields' order.
+    groups: dict[Any, list[tuple[tf.Tensor, Any]]] = {}  # the raw ids, [batch, length], and their positions and buckets
+    for field in spec.id_fields:
+        feature = features[field.name]
+        raw = _last_ids(inputs[field.name], field.max_length) if isinstance(feature, IdSequence) else inputs[field.name]
+        positions = np.arange(field.start, field.start + field.num_positions).reshape(field.num_hashes, -1)
+        for number, places in enumerate(positions):
+            key = feature.name if isinstance(feature, NumericFeature) else (feature.dtype, feature.hashing, number)
+            groups.setdefault(key, []).append((raw, [(place, field.num_buckets) for place in places]))
+    packed, order = [], []
+    for key, members in groups.items():
+        places, num_buckets = np.array([pair for _, pairs in members for pair in pairs]).T
+        order.append(places)
+        if isinstance(key, str):
+            packed.append(quantile_bucket(members[0][0], int(num_buckets[0]))[:, tf.newaxis])
+        else:
+            dtype, hashing, number = key
+            raw = _side_by_side([raw for raw, _ in members])
+            is_id = raw != "" if dtype == "string" else raw >= 0
+            packed.append(tf.where(is_id, hash_ids(raw, num_buckets, number, hashing) + 1, tf.zeros([], tf.int64)))
+    found = np.argsort(np.concatenate(order))
+    ids = packed[0] if len(packed) == 1 else tf.concat(packed, axis=1)
+    return ids if np.array_equal(found, np.arange(len(found))) else tf.gather(ids, found, axis=1)
 
 
-def hash_columns(columns: Sequence[tuple[tf.SparseTensor, int, str]]) -> list[tf.SparseTensor]:
-    """Hashes the ids of many columns.
-
-    Args:
-        columns: For each its int64 or string ids, [batch, any], its number of buckets and its salt.
-
-    Returns:
-        For each int64 bucket + 1, 0 for the empty string, [batch, any].
-    """
-    hashed: dict[int, tf.SparseTensor] = {}
-    for key in dict.fromkeys((raw.dtype, salt) for raw, _, salt in columns):
-        members = [index for index, (raw, _, salt) in enumerate(columns) if (raw.dtype, salt) == key]
-        raws = [columns[index][0] for index in members]
-        ids = _concat([raw.values for raw in raws])
-        sizes = _sizes(raws)
-        counts = [columns[index][1] for index in members]
-        num_buckets = (
-            tf.gather(tf.constant(counts, tf.int64), _column_of_value(sizes)) if len(set(counts)) > 1 else counts[0]
-        )
-        values = hash_ids(ids, num_buckets, key[1]) + 1
-        if ids.dtype == tf.string:
-            values = tf.where(ids == "", tf.zeros_like(values), values)
-        parts = tf.split(values, sizes, num=len(raws))
-        hashed |= {index: _with_values(raw, part) for index, raw, part in zip(members, raws, parts, strict=True)}
-    return [hashed[index] for index in range(len(columns))]
-
-
-def normalize_numbers(columns: Sequence[tf.SparseTensor], is_log: Sequence[bool]) -> tf.Tensor:
+def normalize_numbers(columns: Sequence[tf.Tensor], is_log: Sequence[bool]) -> tf.Tensor:
     """Normalizes numbers to mean 0 and variance 1 over the training split.
 
     Args:
-        columns: int64 or float32 [batch, any] each.
+        columns: int64 or float32 [batch] each.
         is_log: Whether to take sign(x) * log(1 + |x|) first, for each.
 
     Returns:
         float32 [batch, num_columns]; 0.0 where missing or not finite.
     """
-    numbers = _first_values([tf.cast(column, tf.float32) for column in columns], default=math.nan)
+    numbers = tf.stack([_as_float(column) for column in columns], axis=1)
     is_number = tf.math.is_finite(numbers)
     if any(is_log):
         logs = tf.sign(numbers) * tf.math.log1p(tf.abs(numbers))
         numbers = tf.where(tf.constant(is_log), logs, numbers)
     # TFT leaves what is not finite out of its statistics. In double precision, as how Beam cuts the rows into batches
     # depends on time: in single precision the same log gives other last digits, and other weights, with every run.
-    scores = tf.cast(tft.scale_to_z_score(tf.cast(numbers, tf.float64), elementwise=True), tf.float32)
-    return tf.where(is_number, scores, tf.zeros_like(numbers))
+    double = tf.cast(numbers, tf.float64)
+    mean = tft.mean(double, reduce_instance_dims=False)
+    deviation = tf.sqrt(tft.var(double, reduce_instance_dims=False))
+    scale = tf.where(deviation > 0, 1 / deviation, tf.zeros_like(deviation))
+    # The statistics are constants in service, so that these are two operations.
+    scores = (numbers - tf.cast(mean, tf.float32)) * tf.cast(scale, tf.float32)
+    return tf.where(is_number, scores, tf.zeros([]))
 
 
-def quantile_bucket(raw: tf.SparseTensor, num_buckets: int) -> tf.SparseTensor:
-    """Returns the quantile bucket of a number over the training split: int64 in [0, num_buckets), [batch, any].
+def quantile_bucket(raw: tf.Tensor, num_buckets: int) -> tf.Tensor:
+    """Returns the quantile bucket + 1 of a number over the training split: int64 [batch], 0 where it is not finite.
 
     Args:
-        raw: int64 or float32 [batch, any]; values that are not finite are dropped.
+        raw: int64 or float32 [batch].
         num_buckets: Number of buckets, which hold about equally many impressions of the training split.
     """
-    numbers = tf.cast(raw, tf.float32)
-    finite = tf.sparse.retain(numbers, tf.math.is_finite(numbers.values))
-    return _with_values(finite, tft.bucketize(finite.values, num_buckets))
+    numbers = _as_float(raw)
+    is_number = tf.math.is_finite(numbers)
+    boundaries = tft.quantiles(tf.boolean_mask(numbers, is_number), num_buckets, epsilon=min(1 / num_buckets, 0.01))
+    buckets = tft.apply_buckets(tf.where(is_number, numbers, tf.zeros([])), boundaries)
+    return tf.where(is_number, buckets + 1, tf.zeros([], tf.int64))
 
 
-def _first_values(columns: Sequence[tf.SparseTensor], default: float = 0) -> tf.Tensor:
-    """Returns each row's first value of each column, `default` where it has none, [batch, num_columns]."""
-    batch = columns[0].dense_shape[0]
-    rows = _concat([column.indices for column in columns])[:, 0]
-    if len(columns) > 1:
-        rows += batch * _column_of_value(_sizes(columns))  # the columns' rows below each other
-    values = tf.RaggedTensor.from_value_rowids(
-        _concat([column.values for column in columns]), rows, nrows=batch * len(columns), validate=False
-    )
-    first = values.to_tensor(default_value=default, shape=[None, 1])
-    return tf.transpose(tf.reshape(first, [len(columns), -1]))
+def _as_float(column: tf.Tensor) -> tf.Tensor:
+    """Returns a number as float32 [batch], NaN where an int64 one is missing."""
+    if column.dtype == tf.float32:
+        return column
+    return tf.where(column == NO_NUMBER["int64"], math.nan, tf.cast(column, tf.float32))
 
 
-def _last_values(column: tf.SparseTensor, max_length: int) -> tf.Tensor:
-    """Returns each row's last ids, in their order, without the empty ones, padded with 0: [batch, max_length]."""
-    column = tf.sparse.retain(column, column.values > 0)
-    rows = tf.RaggedTensor.from_value_rowids(
-        column.values, column.indices[:, 0], nrows=column.dense_shape[0], validate=False
-    )
-    return rows[:, -max_length:].to_tensor(default_value=0, shape=[None, max_length])
+def _last_ids(sequence: tf.RaggedTensor, max_length: int) -> tf.Tensor:
+    """Returns each row's last ids, in their order, with no id in front where there are fewer: [batch, max_length]."""
+    starts, ends = sequence.row_splits[:-1, tf.newaxis], sequence.row_splits[1:, tf.newaxis]
+    place = ends + np.arange(-max_length, 0)
+    # Before all values stands one for what is in front of a row's first.
+    values = tf.concat([tf.constant([NO_ID[sequence.dtype.name]], sequence.dtype), sequence.values], axis=0)
+    return tf.gather(values, tf.where(place >= starts, place + 1, tf.zeros([], tf.int64)))
 
 
-def _sequence_key(column: tuple[tf.SparseTensor, int | None]) -> int:
-    """Groups neighbouring single ids; a sequence stands alone."""
-    return 0 if column[1] is None else id(column)
-
-
-def _column_of_value(sizes: tf.Tensor) -> tf.Tensor:
-    """Returns for each value of columns put behind each other the number of its column, int64 [sum of sizes]."""
-    ends = tf.cumsum(sizes)
-    return tf.searchsorted(ends, tf.range(ends[-1]), side="right", out_type=tf.int64)
-
-
-def _sizes(columns: Sequence[tf.SparseTensor]) -> tf.Tensor:
-    """Returns the number of values of each column, int64 [num_columns]."""
-    return _concat(tf.shape_n([column.values for column in columns], out_type=tf.int64))
-
-
-def _concat(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    return tensors[0] if len(tensors) == 1 else tf.concat(tensors, axis=0)
-
-
-def _with_values(like: tf.SparseTensor, values: tf.Tensor) -> tf.SparseTensor:
-    return tf.SparseTensor(like.indices, values, like.dense_shape)
+def _side_by_side(columns: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Puts columns, [batch] or [batch, length], side by side: [batch, sum of lengths]."""
+    runs: list[list[tf.Tensor]] = []
+    for column in columns:  # one operation for a run of single columns
+        if column.shape.rank == 1 and runs and runs[-1][0].shape.rank == 1:
+            runs[-1].append(column)
+        else:
+            runs.append([column])
+    parts = [tf.stack(run, axis=1) if run[0].shape.rank == 1 else run[0] for run in runs]
+    return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)

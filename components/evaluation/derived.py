@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.evaluation.slices import flatten
-from schemas.features import FeatureSpec, IdFeature, IdSequence
+from schemas.features import NO_ID, FeatureSpec, IdFeature, IdSequence
 
 if TYPE_CHECKING:
     from components.evaluation.training_ids import TrainingIds
@@ -71,8 +71,8 @@ def derive(
 
 def _tell_ids(name: str, features: Mapping[str, Any], training_ids: TrainingIds) -> Any:
     field, _, question = name.rpartition("_")
-    ids = first_values(features[field])
-    is_id = np.array([id_ is not None and id_ != b"" for id_ in ids], bool)
+    ids = first_ids(features[field])
+    is_id = np.array([id_ is not None for id_ in ids], bool)
     answers = np.full(len(ids), "none", "U9")
     present = [id_ for id_, is_present in zip(ids, is_id, strict=True) if is_present]
     if f"_{question}" == _NEW:
@@ -88,6 +88,11 @@ def _bands(counts: npt.NDArray[np.int64]) -> Any:
     return np.array(names)[np.searchsorted(_LONGEST, counts)]
 
 
+def first_ids(column: Any) -> list[Any]:
+    """Returns each impression's id, None where it has none: bytes or int, [batch]."""
+    return [None if id_ in (b"", NO_ID["int64"]) else id_ for id_ in first_values(column)]
+
+
 def first_values(column: Any) -> list[Any]:
     """Returns each impression's first value, None where it has none: bytes, or a number, [batch]."""
     return [row[0] if len(row) else None for row in _rows(column)]
@@ -97,7 +102,7 @@ def lengths(column: Any) -> npt.NDArray[np.int64]:
     """Returns each impression's number of values, [batch]."""
     if isinstance(column, np.ndarray):
         return np.full(len(column), column[:1].size, np.int64)
-    return np.bincount(flatten(column)[0], minlength=int(column.dense_shape[0])).astype(np.int64)
+    return np.bincount(flatten(column)[0], minlength=_num_rows(column)).astype(np.int64)
 
 
 def _rows(column: Any) -> list[list[Any]]:
@@ -105,7 +110,12 @@ def _rows(column: Any) -> list[list[Any]]:
     if isinstance(column, np.ndarray):
         dense: list[list[Any]] = column.reshape(len(column), -1).tolist()
         return dense
-    rows: list[list[Any]] = [[] for _ in range(int(column.dense_shape[0]))]
+    rows: list[list[Any]] = [[] for _ in range(_num_rows(column))]
     for row, value in zip(*(part.tolist() for part in flatten(column)), strict=True):
         rows[row].append(value)
     return rows
+
+
+def _num_rows(column: Any) -> int:
+    """Returns the number of rows of a sparse or ragged column."""
+    return len(column.nested_row_splits[0]) - 1 if hasattr(column, "nested_row_splits") else int(column.dense_shape[0])

@@ -23,12 +23,12 @@ from tensorflow_model_analysis.extractors.unbatch_extractor import UNBATCH_EXTRA
 from tensorflow_model_analysis.proto import config_pb2
 from tensorflow_model_analysis.slicer import slicer_lib
 
-from components.evaluation.derived import derive, first_values
+from components.evaluation.derived import derive, first_ids
 from components.evaluation.metrics import MODULE, UNIT
 from components.evaluation.slices import SliceKey, column_values, find_slices, flatten
 from components.evaluation.statistics import Array
 from components.evaluation.training_ids import TrainingIds
-from schemas.features import FeatureSpec, load_spec
+from schemas.features import FeatureSpec, IdSequence, load_spec, no_value
 
 
 def custom_extractors(
@@ -122,6 +122,9 @@ class _Cut(beam.DoFn):
     def setup(self) -> None:
         self._spec = load_spec(self._settings["features"])
         self._columns = {name for crossing in self._crossings for name in crossing}
+        singles = [feature for feature in self._spec.features if not isinstance(feature, IdSequence)]
+        missing = {feature.name: no_value(feature) for feature in singles}
+        self._missing = {name: value.encode() if isinstance(value, str) else value for name, value in missing.items()}
         folder = self._settings.get("training_ids")
         self._training_ids = TrainingIds(self._spec, folder, self._columns) if folder else None
 
@@ -130,7 +133,7 @@ class _Cut(beam.DoFn):
         columns = {name: features[name] for name in self._columns if name in features}
         columns |= derive(self._spec, features, self._columns - set(columns), self._training_ids)
         unit = units(self._spec, features, extracts[tfma.INPUT_KEY])
-        values = {name: column_values(column) for name, column in columns.items()}
+        values = {name: column_values(column, self._missing.get(name)) for name, column in columns.items()}
         for key, rows in find_slices(values, len(unit), self._crossings):
             part = {
                 name: _take(extracts[name], rows)
@@ -167,11 +170,11 @@ def units(spec: FeatureSpec, features: Any, examples: Sequence[bytes]) -> Array:
     Returns:
         float64 [batch].
     """
-    ids = first_values(features[spec.group_key]) if spec.group_key else [None] * len(examples)
+    ids = first_ids(features[spec.group_key]) if spec.group_key else [None] * len(examples)
     return np.array(
         [
             float(_hash(str(id_).encode() if not isinstance(id_, bytes) else id_))
-            if id_ not in (None, b"")
+            if id_ is not None
             else -1.0 - _hash(example)
             for id_, example in zip(ids, examples, strict=True)
         ]

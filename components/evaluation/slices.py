@@ -28,9 +28,17 @@ class Values:
     values: list[Any]
 
 
-def column_values(column: Any) -> Values:
-    """Returns the values of a column of TFMA's, of whichever kind: dense [batch] or [batch, any], or sparse."""
+def column_values(column: Any, missing: Any = None) -> Values:
+    """Returns the values of a column of TFMA's.
+
+    Args:
+        column: Of whichever kind: dense [batch] or [batch, any], sparse or ragged.
+        missing: A value that stands for a missing one, see `schemas.features.no_value`.
+    """
     rows, flat = flatten(column)
+    if missing is not None:
+        is_value = np.asarray(flat != missing, bool)
+        rows, flat = rows[is_value], flat[is_value]
     distinct: tuple[Any, Any] = np.unique(flat, return_inverse=True)
     values, codes = distinct
     pairs = np.unique(rows * max(1, len(values)) + codes.reshape(-1))
@@ -43,6 +51,9 @@ def flatten(column: Any) -> tuple[_Int64s, Any]:
     if isinstance(column, np.ndarray):
         flat = column.reshape(len(column), -1)
         return np.repeat(np.arange(flat.shape[0]), flat.shape[1]), flat.reshape(-1)
+    if hasattr(column, "nested_row_splits"):  # RaggedTensorValue
+        (splits,) = column.nested_row_splits
+        return np.repeat(np.arange(len(splits) - 1), np.diff(splits)), np.asarray(column.values)
     # VarLenTensorValue, SparseTensorValue
     return np.asarray(column.indices, np.int64).reshape(-1, 2)[:, 0], np.asarray(column.values)
 

@@ -20,8 +20,8 @@ import tensorflow as tf
 from tfx.dsl.io import fileio
 
 from components.evaluation.derived import fields_read
-from schemas.features import FeatureSpec, IdField
-from schemas.hashing import HASH_SALTS, fingerprint_ids
+from schemas.features import NO_ID, FeatureSpec, IdField
+from schemas.hashing import fingerprint_ids
 
 Fingerprints: TypeAlias = npt.NDArray[np.uint64]  # [num_ids, num_hashes]
 
@@ -50,13 +50,13 @@ class WriteTrainingIds(beam.PTransform):
 
     def __init__(self, fields: Sequence[IdField], folder: str) -> None:
         super().__init__()
-        self._num_hashes = {field.name: field.num_hashes for field in fields}
+        self._fields = {field.name: field for field in fields}
         self._folder = folder
 
     def expand(self, batches: Any) -> Any:
         """Applies the transform."""
-        none = [(name, np.zeros((0, number), np.uint64)) for name, number in self._num_hashes.items()]
-        found = batches | "Fingerprint" >> beam.FlatMap(_fingerprint_batch, self._num_hashes)
+        none = [(name, np.zeros((0, field.num_hashes), np.uint64)) for name, field in self._fields.items()]
+        found = batches | "Fingerprint" >> beam.FlatMap(_fingerprint_batch, self._fields)
         return (
             [found, batches.pipeline | "None" >> beam.Create(none)]
             | beam.Flatten()
@@ -65,18 +65,18 @@ class WriteTrainingIds(beam.PTransform):
         )
 
 
-def _fingerprint_batch(batch: pa.RecordBatch, num_hashes: Mapping[str, int]) -> Iterator[tuple[str, Fingerprints]]:
-    for name, number in num_hashes.items():
+def _fingerprint_batch(batch: pa.RecordBatch, fields: Mapping[str, IdField]) -> Iterator[tuple[str, Fingerprints]]:
+    for name, field in fields.items():
         column = batch.column(batch.schema.get_field_index(name))
         if not pa.types.is_null(column.type):
-            yield name, fingerprint(pc.unique(column.flatten()).to_pylist(), number)
+            yield name, fingerprint(pc.unique(column.flatten()).to_pylist(), field)
 
 
-def fingerprint(ids: Sequence[bytes | int], num_hashes: int) -> Fingerprints:
-    """Returns the fingerprints of ids, [the number of ids that are not empty, num_hashes]."""
-    texts = [id_ if isinstance(id_, bytes) else str(id_).encode() for id_ in ids]
-    raw = tf.constant([text for text in texts if text], tf.string)
-    return np.stack([fingerprint_ids(raw, salt).numpy() for salt in HASH_SALTS[:num_hashes]], axis=1)
+def fingerprint(ids: Sequence[bytes | int], field: IdField) -> Fingerprints:
+    """Returns the fingerprints of a field's ids, [the number of ids that are there, num_hashes]."""
+    present = [id_ for id_ in ids if id_ not in (b"", NO_ID["int64"])]
+    raw = tf.constant(present, tf.string if present and isinstance(present[0], bytes) else tf.int64)
+    return np.stack([fingerprint_ids(raw, number, field.hashing).numpy() for number in range(field.num_hashes)], axis=1)
 
 
 class _Distinct(beam.CombineFn):
@@ -147,7 +147,7 @@ class TrainingIds:
 
     def are_known(self, field: str, ids: Sequence[bytes | int]) -> npt.NDArray[np.bool_]:
         """Returns which of a field's ids, none of them empty, occur in the field in the training split, [ids]."""
-        return _isin(fingerprint(ids, 1)[:, 0], self._known[field][:, 0])
+        return _isin(fingerprint(ids, self._fields[field])[:, 0], self._known[field][:, 0])
 
     def are_colliding(self, field: str, ids: Sequence[bytes | int]) -> npt.NDArray[np.bool_]:
         """Returns which ids, none of them empty, have the buckets of another one in the training split, [ids].
@@ -155,7 +155,7 @@ class TrainingIds:
         The other one may be of any field that shares the table.
         """
         found = self._fields[field]
-        return self._tables[_table(found)].are_colliding(fingerprint(ids, found.num_hashes))
+        return self._tables[_table(found)].are_colliding(fingerprint(ids, found))
 
 
 class _Table:

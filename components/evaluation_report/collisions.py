@@ -35,8 +35,8 @@ import tensorflow as tf
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx.dsl.io import fileio
 
-from schemas.features import FeatureSpec, IdField, NumericFeature
-from schemas.hashing import HASH_SALTS, hash_ids
+from schemas.features import FeatureSpec, Hashing, IdField, NumericFeature
+from schemas.hashing import hash_ids
 
 _NOT_UTF8 = "__BYTES_VALUE__"  # TFDV's name for each id that is not UTF-8
 
@@ -48,12 +48,12 @@ class IdCounts:
     Attributes:
         num_ids: Number of distinct ids.
         num_occurrences: Number of ids in all impressions.
-        known: The most frequent ids and how often each occurs.
+        known: The most frequent ids, text or int64, and how often each occurs.
     """
 
     num_ids: int
     num_occurrences: int
-    known: Mapping[str, int]
+    known: Mapping[str | int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ def find_collisions(spec: FeatureSpec, statistics: statistics_pb2.DatasetFeature
         spec: The data set.
         statistics: Those of the training split.
     """
-    counts = _id_counts(statistics)
+    counts = _id_counts(spec, statistics)
     numbers = {feature.name for feature in spec.features if isinstance(feature, NumericFeature)}
     fields = [field for field in spec.id_fields if field.name not in numbers and field.name in counts]
     tables: dict[tuple[int, int], list[IdField]] = {}
@@ -104,21 +104,26 @@ def find_collisions(spec: FeatureSpec, statistics: statistics_pb2.DatasetFeature
         tables.setdefault((field.row_offset, field.num_hashes), []).append(field)
     found: dict[str, Collisions] = {}
     for (_, num_hashes), sharing in tables.items():
-        of_table = count_collisions([counts[field.name] for field in sharing], sharing[0].num_buckets, num_hashes)
+        first = sharing[0]
+        known = [counts[field.name] for field in sharing]
+        of_table = count_collisions(known, first.num_buckets, num_hashes, first.hashing)
         found.update(zip((field.name for field in sharing), of_table, strict=True))
     return {field.name: found[field.name] for field in fields}
 
 
-def count_collisions(fields: Sequence[IdCounts], num_buckets: int, num_hashes: int = 1) -> list[Collisions]:
+def count_collisions(
+    fields: Sequence[IdCounts], num_buckets: int, num_hashes: int = 1, hashing: Hashing = "bytes"
+) -> list[Collisions]:
     """Returns the collisions of each of the fields that share a table; for the formulas see the module.
 
     Args:
         fields: The ids of each field.
         num_buckets: Number of the table's buckets.
         num_hashes: How many hashes an id has.
+        hashing: What of an id is hashed.
     """
     known = list(dict.fromkeys(itertools.chain.from_iterable(field.known for field in fields)))
-    keys = _bucket_keys(known, num_buckets, num_hashes)
+    keys = _bucket_keys(known, num_buckets, num_hashes, hashing)
     num_holders = collections.Counter(keys.values())
     # Of one or two buckets there are as many orders as there are different ones.
     chance = {key: len(set(key)) / num_buckets**num_hashes for key in num_holders}
@@ -153,20 +158,22 @@ def describe(name: str, found: Collisions) -> str:
     )
 
 
-def _id_counts(statistics: statistics_pb2.DatasetFeatureStatistics) -> dict[str, IdCounts]:
+def _id_counts(spec: FeatureSpec, statistics: statistics_pb2.DatasetFeatureStatistics) -> dict[str, IdCounts]:
     """Returns the ids of each categorical feature, by its name."""
+    integers = {feature.name for feature in spec.features if feature.dtype == "int64"}
     counts = {}
     for feature in statistics.features:
         if feature.WhichOneof("stats") != "string_stats":
             continue
         strings = feature.string_stats
-        known = {
-            bucket.label: round(bucket.sample_count)
+        name = feature.path.step[0] if feature.HasField("path") else feature.name
+        known: dict[str | int, int] = {
+            int(bucket.label) if name in integers else bucket.label: round(bucket.sample_count)
             for bucket in strings.rank_histogram.buckets
             if bucket.label != _NOT_UTF8
         }
         num_empty = known.pop("", None)  # no id, see transform/preprocessing.py
-        counts[feature.path.step[0] if feature.HasField("path") else feature.name] = IdCounts(
+        counts[name] = IdCounts(
             num_ids=strings.unique - (num_empty is not None),
             num_occurrences=strings.common_stats.tot_num_values - (num_empty or 0),
             known=known,
@@ -174,10 +181,12 @@ def _id_counts(statistics: statistics_pb2.DatasetFeatureStatistics) -> dict[str,
     return counts
 
 
-def _bucket_keys(ids: Sequence[str], num_buckets: int, num_hashes: int) -> dict[str, tuple[int, ...]]:
+def _bucket_keys(
+    ids: Sequence[str | int], num_buckets: int, num_hashes: int, hashing: Hashing
+) -> dict[str | int, tuple[int, ...]]:
     """Returns the buckets of each id, in ascending order: that of the hashes makes no difference to a sum."""
     if not ids:
         return {}
-    raw = tf.constant(list(ids))
-    buckets = [hash_ids(raw, num_buckets, salt).numpy().tolist() for salt in HASH_SALTS[:num_hashes]]
+    raw = tf.constant(list(ids), tf.int64 if isinstance(ids[0], int) else tf.string)
+    buckets = [hash_ids(raw, num_buckets, number, hashing).numpy().tolist() for number in range(num_hashes)]
     return {id_: tuple(sorted(key)) for id_, key in zip(ids, zip(*buckets, strict=True), strict=True)}

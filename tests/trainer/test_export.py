@@ -12,7 +12,7 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.tf_metadata import dataset_metadata
 
-from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
+from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature, no_value
 from schemas.tfmd import make_schema
 from trainer.config import ModelConfig
 from trainer.export import export
@@ -49,36 +49,38 @@ def _example(row):
 def _pack(inputs):
     """A transformation of the test's own: the trainer does not know the project's."""
 
-    def first(name, to_bucket, length=1):
-        values = inputs[name]
-        buckets = tf.SparseTensor(values.indices, to_bucket(values.values) + 1, values.dense_shape)
-        rows = tf.RaggedTensor.from_value_rowids(buckets.values, buckets.indices[:, 0], buckets.dense_shape[0])
-        return rows.to_tensor(shape=[None, length])
+    def place(is_id, buckets):
+        return tf.where(is_id, tf.cast(buckets, tf.int64) + 1, 0)[:, tf.newaxis]
 
-    age = tft.scale_to_z_score(tf.cast(inputs["age"], tf.float32))
-    age = tf.RaggedTensor.from_value_rowids(age.values, age.indices[:, 0], age.dense_shape[0]).to_tensor(
-        shape=[None, 1]
-    )
+    item, country, price = inputs["item"], inputs["country"], inputs["price"]
+    age = tf.cast(inputs["age"], tf.float32)
+    age = tf.where(age < 0, float("nan"), age)
+    scores = tft.scale_to_z_score(age)
     ids = [
-        first("item", lambda ids: ids % 50),
-        first("history", lambda ids: ids % 50, 3),
-        first("country", lambda names: tft.hash_strings(names, 20)),
-        first("price", lambda prices: tft.bucketize(prices, 3)),
+        place(item >= 0, item % 50),
+        (inputs["history"][:, -3:] % 50 + 1).to_tensor(shape=[None, 3]),
+        place(country != "", tft.hash_strings(country, 20)),
+        place(price >= 0, tft.bucketize(price, 3)),
     ]
-    label = inputs["label"]
-    label = tf.RaggedTensor.from_value_rowids(label.values, label.indices[:, 0], label.dense_shape[0])
     return {
         "ids": tf.concat(ids, axis=1),
-        "numbers": age,
-        "label": tf.cast(label.to_tensor(shape=[None, 1]), tf.float32)[:, 0],
+        "numbers": tf.where(age >= 0, scores, 0.0)[:, tf.newaxis],
+        "label": tf.cast(inputs["label"], tf.float32),
     }
+
+
+def _instance(row):
+    """A row as TFT's instances have it: one value where there is one at most, with what stands for none."""
+    singles = {f.name: no_value(f) for f in SPEC.features if f.name != "history"} | {"label": None}
+    return {name: (values or [singles[name]])[0] if name in singles else values for name, values in row.items()}
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A model with weights that look trained, its transformed batch, and the directory that it was exported to."""
     with tft_beam.Context(temp_dir=str(tmp_path_factory.mktemp("tft"))):
-        raw = (ROWS, dataset_metadata.DatasetMetadata(make_schema(SPEC)))
+        rows = [_instance(row) for row in ROWS]
+        raw = (rows, dataset_metadata.DatasetMetadata(make_schema(SPEC)))
         (instances, _), transform_fn = raw | tft_beam.AnalyzeAndTransformDataset(_pack)
         graph = str(tmp_path_factory.mktemp("graph"))
         _ = transform_fn | tft_beam.WriteTransformFn(graph)
@@ -143,6 +145,12 @@ def test_an_empty_batch_gets_an_empty_answer(serve):
 def test_malformed_bytes_are_an_invalid_argument(serve):
     with pytest.raises(tf.errors.InvalidArgumentError, match="Could not parse example"):
         serve(tf.constant([b"not an example"]))
+
+
+@pytest.mark.parametrize("column", ["item", "country", "age", "price"])
+def test_two_values_for_one_are_an_invalid_argument(serve, column):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"Key: {column}"):
+        serve(_request(ROWS[0], ROWS[0] | {column: ROWS[0][column] * 2}))
 
 
 def test_transform_features_gives_what_the_trainer_read(exported):

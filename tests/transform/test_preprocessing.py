@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import math
+import struct
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
-from tensorflow_transform.tf_metadata import dataset_metadata
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
-from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
+from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature, no_value
 from schemas.hashing import hash_ids
 from schemas.tfmd import make_schema
 from transform.preprocessing import preprocessing_fn, transform_impressions
@@ -38,22 +40,42 @@ ROWS = [
     ([7], [b"DE"], [6, 6], [b"b", b""], [30], [math.e**2 - 1], [5.0], [8], [0]),  # the same id twice
     ([-5], ["Çà".encode()], [-1], [b"\xff"], [10], [0.0], [5.0], [1], [0]),  # negative, not ASCII, not UTF-8
     ([2**63 - 1], [b"x" * 100], [0], [b"a"], [30], [math.e**2 - 1], [5.0], [9], [1]),  # the greatest id
-    ([1, 2], [b"DE", b"FR"], [4], [b"a"], [10, 99], [0.0], [5.0], [3], [1]),  # two values for a single one
+    ([1], [b"DE"], [4], [b"a", b"", b"b"], [10], [0.0], [5.0], [3], [1]),  # an empty string takes a place
     ([7], [b"DE"], [1], [b"a"], [30], [NAN], [NAN], [7], [0]),  # not a number
     ([7], [b"DE"], [1], [b"a"], [], [math.inf], [-math.inf], [], [0]),  # missing and infinite
 ]
 
 
 def _bucket(raw, num_buckets):
-    """What the model reads for one id: by TensorFlow's own hash, plus one."""
-    text = raw if isinstance(raw, bytes) else str(raw).encode()
+    """What the model reads for one id: by TensorFlow's own hash of its bytes, plus one."""
+    text = raw if isinstance(raw, bytes) else struct.pack("<q", raw)
     return 1 + int(tf.strings.to_hash_bucket_fast([text], num_buckets)[0])
+
+
+def _example(row):
+    """A row as the serialized tf.Example that the ingestion makes of it."""
+    example = tf.train.Example()
+    for feature, values in zip(make_schema(SPEC).feature, row, strict=True):
+        kind = {schema_pb2.INT: "int64_list", schema_pb2.FLOAT: "float_list", schema_pb2.BYTES: "bytes_list"}
+        if values:
+            getattr(example.features.feature[feature.name], kind[feature.type]).value.extend(values)
+    return example.SerializeToString()
+
+
+def _instance(row):
+    """A row as TFT's instances have it: one value where there is one at most, with what stands for none."""
+    singles = {feature.name: no_value(feature) for feature in SPEC.features if not isinstance(feature, IdSequence)}
+    values = dict(zip(COLUMNS, row, strict=True))
+    return {
+        name: (values[name] or [singles[name]])[0] if name in singles or name == "label" else values[name]
+        for name in COLUMNS
+    }
 
 
 @pytest.fixture(scope="module")
 def transformed(tmp_path_factory):
     """The ten rows through TFT on Beam, and the transform graph that this leaves."""
-    rows = [dict(zip(COLUMNS, row, strict=True)) for row in ROWS]
+    rows = [_instance(row) for row in ROWS]
     metadata = dataset_metadata.DatasetMetadata(make_schema(SPEC))
     with tft_beam.Context(temp_dir=str(tmp_path_factory.mktemp("tft"))):
         (instances, _), transform_fn = (rows, metadata) | tft_beam.AnalyzeAndTransformDataset(
@@ -83,13 +105,13 @@ def test_ids_of_ten_literal_rows(transformed):
         [user(7), country(b"DE"), item(1), item(2), item(3), tag(b"a"), tag(b"b"), low],
         [user(8), country(b"FR"), item(3), item(4), item(5), tag(b"b"), tag(b"c"), high],
         [0, 0, 0, 0, 0, 0, 0, 0],
-        [user(9), 0, item(6), 0, 0, tag(b"c"), 0, low],
-        [user(7), country(b"DE"), item(6), item(6), 0, tag(b"b"), 0, high],
-        [user(-5), country("Çà".encode()), item(-1), 0, 0, tag(b"\xff"), 0, low],
-        [user(2**63 - 1), country(b"x" * 100), item(0), 0, 0, tag(b"a"), 0, high],
-        [user(1), country(b"DE"), item(4), 0, 0, tag(b"a"), 0, low],
-        [user(7), country(b"DE"), item(1), 0, 0, tag(b"a"), 0, high],
-        [user(7), country(b"DE"), item(1), 0, 0, tag(b"a"), 0, 0],
+        [user(9), 0, 0, 0, item(6), 0, tag(b"c"), low],
+        [user(7), country(b"DE"), 0, item(6), item(6), tag(b"b"), 0, high],
+        [0, country("Çà".encode()), 0, 0, 0, 0, tag(b"\xff"), low],
+        [user(2**63 - 1), country(b"x" * 100), 0, 0, item(0), 0, tag(b"a"), high],
+        [user(1), country(b"DE"), 0, 0, item(4), 0, tag(b"b"), low],
+        [user(7), country(b"DE"), 0, 0, item(1), 0, tag(b"a"), high],
+        [user(7), country(b"DE"), 0, 0, item(1), 0, tag(b"a"), 0],
     ]
     ids = transformed[0]["ids"]
     assert ids.dtype == np.int64
@@ -97,7 +119,7 @@ def test_ids_of_ten_literal_rows(transformed):
 
 
 def test_numbers_of_ten_literal_rows(transformed):
-    ages = np.array([10, 30, 10, 30, 10, 30, 10, 30])  # of the row that has two, the first counts
+    ages = np.array([10, 30, 10, 30, 10, 30, 10, 30])
     age = {raw: (raw - ages.mean()) / ages.std() for raw in (10, 30)}
     logs = np.array([0, 2, 0, 2, 0, 2, 0])
     log = {raw: (raw - logs.mean()) / logs.std() for raw in (0, 2)}
@@ -124,11 +146,9 @@ def test_labels_of_ten_literal_rows(transformed):
 
 def test_transform_graph_gives_for_a_request_what_it_gave_in_training(transformed):
     outputs, graph = transformed
-    dtypes = (tf.int64, tf.string, tf.int64, tf.string, tf.int64, tf.float32, tf.float32, tf.int64)
-    raw = {
-        name: tf.ragged.constant([row[index] for row in ROWS], dtype=dtype).to_sparse()
-        for index, (name, dtype) in enumerate(zip(COLUMNS[:-1], dtypes, strict=True))
-    }
+    examples = tf.constant([_example(row) for row in ROWS])
+    raw = tf.io.parse_example(examples, schema_utils.schema_as_feature_spec(make_schema(SPEC)).feature_spec)
+    del raw["label"]
     served = graph.transform_features_layer()(raw)
     assert set(served) == {"ids", "numbers"}  # no label in a request
     np.testing.assert_array_equal(served["ids"], outputs["ids"])
@@ -145,7 +165,7 @@ def test_notebook_ids_hash_as_its_feature_columns_do(dtype):
     ids = tf.constant([1100, 1101, 1103, 1102, 1101, 1100, 1103, 1102, 1103, 1100], tf.int64)
     ids = tf.strings.as_string(ids) if dtype == tf.string else ids
     indices = [[row, 0] for row in range(10)]
-    buckets = hash_ids(ids, 10)
+    buckets = hash_ids(ids, 10, hashing="digits" if dtype == tf.int64 else "bytes")
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         column = tf.feature_column.categorical_column_with_hash_bucket("seq", 10, dtype=dtype)
         features = {"seq": tf.SparseTensor(indices, tf.constant(ids.numpy()), [10, 1])}
@@ -159,41 +179,67 @@ def test_notebook_ids_hash_as_its_feature_columns_do(dtype):
 
 def test_preprocessing_fn_takes_its_spec_from_the_config():
     columns = {
-        "seq": tf.sparse.from_dense(tf.constant([[1100, 1101, 1103]], tf.int64)),
-        "target": tf.sparse.from_dense(tf.constant([[1102]], tf.int64)),
-        "label": tf.sparse.from_dense(tf.constant([[1]], tf.int64)),
+        "seq": tf.ragged.constant([[1100, 1101, 1103]], tf.int64),
+        "target": tf.ragged.constant([[1102]], tf.int64),
+        "label": tf.constant([1], tf.int64),
     }
     outputs = preprocessing_fn(columns, {"features": "schemas.notebook:NOTEBOOK"})
-    expected = [[_bucket(raw, 10) for raw in (1100, 1101, 1103, 1102)]]
+    expected = [[_bucket(str(raw).encode(), 10) for raw in (1100, 1101, 1103, 1102)]]  # its hash is of the digits
     np.testing.assert_array_equal(outputs["ids"], expected)
     assert "numbers" not in outputs
 
 
 def test_a_second_hash_has_positions_of_its_own_and_other_collisions():
     spec = FeatureSpec("s", (IdFeature("user", 7, num_hashes=2), IdSequence("history", 50, 3, num_hashes=2)))
-    users = [[user] for user in range(200)]
     histories = [[5, 6], [1, 2, 3, 4], []] + [[]] * 197
     inputs = {
-        "user": tf.RaggedTensor.from_row_lengths(np.concatenate(users), [1] * 200).to_sparse(),
+        "user": tf.range(200, dtype=tf.int64),
         "history": tf.RaggedTensor.from_row_lengths(
             np.concatenate(histories).astype(np.int64), [len(history) for history in histories]
-        ).to_sparse(),
-        "label": tf.sparse.from_dense(np.ones([200, 1], np.int64)),
+        ),
+        "label": tf.ones([200], tf.int64),
     }
     ids = transform_impressions(inputs, spec)["ids"].numpy()
     assert ids.shape == (200, spec.num_positions) == (200, 8)
     user, history = (ids[:, field.positions] for field in spec.id_fields)
     np.testing.assert_array_equal(user[:, 0], [_bucket(number, 7) for number in range(200)])
     assert 0.05 < np.mean(user[:, 0] == user[:, 1]) < 0.3  # independent: one in seven
-    expected = [[_bucket(5, 50), _bucket(6, 50), 0], [_bucket(2, 50), _bucket(3, 50), _bucket(4, 50)], [0, 0, 0]]
+    expected = [[0, _bucket(5, 50), _bucket(6, 50)], [_bucket(2, 50), _bucket(3, 50), _bucket(4, 50)], [0, 0, 0]]
     np.testing.assert_array_equal(history[:3, :3], expected)
     np.testing.assert_array_equal(history[:, :3] > 0, history[:, 3:] > 0)
     assert not np.array_equal(history[:2, :3], history[:2, 3:])
 
 
+def test_hashes_of_every_kind_stand_at_the_positions_of_their_fields():
+    spec = FeatureSpec(
+        "s",
+        (
+            IdFeature("country", 20, dtype="string"),
+            IdFeature("old", 30, hashing="digits"),
+            IdSequence("tags", 40, 2, dtype="string", num_hashes=2),
+            IdFeature("user", 50),
+            IdSequence("items", 60, 2, hashing="digits"),
+        ),
+    )
+    inputs = {
+        "country": tf.constant([b"NO", b""]),
+        "old": tf.constant([12, -1], tf.int64),
+        "tags": tf.ragged.constant([[b"a"], []], dtype=tf.string),
+        "user": tf.constant([-1, 7], tf.int64),
+        "items": tf.ragged.constant([[3, 4, 5], [6]], dtype=tf.int64),
+        "label": tf.constant([1, 0], tf.int64),
+    }
+    second = int(hash_ids(tf.constant([b"a"]), 40, 1)[0]) + 1
+    expected = [
+        [_bucket(b"NO", 20), _bucket(b"12", 30), 0, _bucket(b"a", 40), 0, second, 0, _bucket(b"4", 60), _bucket(b"5", 60)],
+        [0, 0, 0, 0, 0, 0, _bucket(7, 50), 0, _bucket(b"6", 60)],
+    ]
+    np.testing.assert_array_equal(transform_impressions(inputs, spec)["ids"], expected)
+
+
 def test_a_weight_is_passed_on_as_it_is():
     spec = FeatureSpec("s", (IdFeature("user", 7),), weight="importance")
-    column = tf.sparse.from_dense(np.ones([2, 1], np.int64))
-    weights = tf.sparse.from_dense(np.float32([[0.25], [3.0]]))
+    column = tf.ones([2], tf.int64)
+    weights = tf.constant([0.25, 3.0])
     outputs = transform_impressions({"user": column, "label": column, "importance": weights}, spec)
     np.testing.assert_array_equal(outputs["weight"], [0.25, 3.0])

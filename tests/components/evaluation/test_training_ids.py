@@ -11,7 +11,7 @@ from components.evaluation.derived import derive, derived_columns
 from components.evaluation.training_ids import TrainingIds, WriteTrainingIds, training_fields
 from pipeline.beam import LOCAL_BEAM_ARGS
 from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
-from schemas.hashing import HASH_SALTS, hash_ids
+from schemas.hashing import hash_ids
 
 SPEC = FeatureSpec(
     "s",
@@ -59,7 +59,8 @@ def ids(tmp_path_factory):
 def _brute_force(asked, training, num_buckets, num_hashes=1):
     """Which ids have the buckets of another one."""
     ids = [*asked, *training]
-    hashes = [hash_ids(tf.constant(ids), num_buckets, salt).numpy().tolist() for salt in HASH_SALTS[:num_hashes]]
+    raw = tf.constant(ids, tf.int64 if isinstance(ids[0], int) else tf.string)
+    hashes = [hash_ids(raw, num_buckets, number).numpy().tolist() for number in range(num_hashes)]
     buckets = {id_: sorted(row) for id_, row in zip(ids, zip(*hashes, strict=True), strict=True)}
     return [any(other != id_ and buckets[other] == buckets[id_] for other in training) for id_ in asked]
 

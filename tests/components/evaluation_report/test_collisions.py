@@ -23,12 +23,11 @@ from schemas.tfmd import make_schema
 
 def _keys(ids, num_buckets, num_hashes=1):
     """Each id's buckets by hashing it alone."""
-    salts = ["", "\0second hash"][:num_hashes]
 
-    def bucket(id_, salt):
-        return int(hash_ids(tf.constant([str(id_)]), num_buckets, salt)[0])
+    def bucket(id_, number):
+        return int(hash_ids(tf.constant([id_], tf.int64), num_buckets, number)[0])
 
-    return {id_: tuple(sorted(bucket(id_, salt) for salt in salts)) for id_ in ids}
+    return {id_: tuple(sorted(bucket(id_, number) for number in range(num_hashes))) for id_ in ids}
 
 
 def _brute_force(occurrences, num_buckets, num_hashes=1, others=()):
@@ -41,7 +40,7 @@ def _brute_force(occurrences, num_buckets, num_hashes=1, others=()):
 
 
 def _counts(occurrences, num_known=None):
-    known = collections.Counter(map(str, occurrences)).most_common(num_known)
+    known = collections.Counter(occurrences).most_common(num_known)
     return IdCounts(len(set(occurrences)), len(occurrences), dict(known))
 
 

@@ -1,0 +1,158 @@
+"""A DeepFM's logit for inference: that of `trainer/model.py` from fewer operations, as each costs a request time.
+
+All that is linear in the fields' vectors and the numbers is one product with one matrix: the first layer of the deep
+tower, the linear term, and the sum of all vectors, which the FM term needs. All that is added up to the logit is another
+one: the last layer, the linear term, and the squares of Rendle's lemma, `0.5 * (|sum_i v_i|^2 - sum_i |v_i|^2)`, see
+`trainer/layers.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from schemas.features import IDS, NUMBERS
+from trainer.layers import pool_runs, present_ids, sum_hashes
+
+if TYPE_CHECKING:
+    from trainer.model import DeepFM
+
+Read = Callable[[Any], tf.Tensor]
+
+
+def as_constant(variable: Any) -> tf.Tensor:
+    """Returns a variable's value for a graph that never changes it."""
+    with tf.init_scope():  # out of the function that is being traced
+        value = tf.convert_to_tensor(variable.value).numpy()
+    return tf.constant(value)
+
+
+def as_variable(variable: Any) -> tf.Tensor:
+    """Returns a variable's value as it will be then."""
+    return tf.convert_to_tensor(variable.value)
+
+
+def can_infer(model: DeepFM) -> bool:
+    """Returns whether a model's logit can be had by `infer`: whether its fields' vectors are all that it needs.
+
+    Target attention needs the ids' own, the FM term over positions too, and bfloat16 rounds each term by itself.
+    """
+    is_pooled = any(field.max_length > 1 for field in model.spec.id_fields)
+    has_hidden = model.deep_tower is None or len(model.deep_tower.layers) > 1
+    return has_hidden and not (model.attention or model.is_mixed or (model.over_positions and is_pooled))
+
+
+def infer(model: DeepFM, features: Mapping[str, tf.Tensor], read: Read = as_variable) -> tf.Tensor:
+    """Returns the logit.
+
+    Args:
+        model: A model that `can_infer`.
+        features: `ids` int64 [batch, num_positions] and `numbers` float32 [batch, num_numbers], as Transform emits.
+        read: Makes a tensor of a small variable; the embedding table is always read where it is.
+
+    Returns:
+        float32 [batch, 1].
+    """
+    inputs = _pooled_rows(model, features[IDS]) if model.spec.id_fields else []
+    inputs += [features[NUMBERS]] if model.spec.numbers else []
+    x = tf.concat(inputs, axis=1) if len(inputs) > 1 else inputs[0]  # [batch, num_fields * (1 + dim) + num_numbers]
+    first, squares = _first_matrix(model, read)
+    names, matrices = list(first), list(first.values())
+    products = tf.matmul(x, tf.concat(matrices, axis=1))
+    terms = dict(zip(names, tf.split(products, [matrix.shape[1] for matrix in matrices], axis=1), strict=True))
+    parts, last = [], []
+    bias = read(model.bias) if model.use_linear else None
+    if "hidden" in terms:
+        hidden = _hidden_layers(model.deep_tower, terms["hidden"], read)
+        output = model.deep_tower.layers[-1]
+        parts, last = [hidden], [read(output.kernel)]
+        bias = read(output.bias) if output.use_bias else bias
+    if "linear" in terms:
+        parts.append(terms["linear"])
+        last.append(tf.ones([1, 1]))
+    if "total" in terms:
+        parts += [tf.square(terms["total"]), tf.square(x)]
+        last += [tf.fill([terms["total"].shape[1], 1], 0.5), -0.5 * squares]
+    # Of one column; a sum is faster than a product with it.
+    weighted = tf.concat(parts, axis=1) * tf.transpose(tf.concat(last, axis=0))
+    logit = tf.reduce_sum(weighted, axis=1, keepdims=True)
+    return logit if bias is None else logit + bias
+
+
+def _pooled_rows(model: DeepFM, ids: tf.Tensor) -> list[tf.Tensor]:
+    """Returns the fields' linear weights, summed, and factors, pooled: in all [batch, num_fields * (1 + dim)]."""
+    fields = model.spec.id_fields
+    table = model.embedding_table
+    rows = sum_hashes(table.look_up(ids), fields)  # [batch, num_ids, 1 + dim]
+    width = rows.shape[2]
+    runs, sizes = pool_runs(fields)
+    is_id = present_ids(ids, fields)
+    is_weight = np.arange(width) == 0
+    pooled, start = [], 0
+    for run, size, part in zip(runs, sizes, tf.split(rows, sizes, axis=1), strict=True):
+        field = run[0]
+        if field.max_length == 1:
+            pooled.append(tf.reshape(part, [-1, size * width]))
+        else:
+            total = tf.reduce_sum(part, axis=1)
+            if field.pooling != "sum":
+                count = tf.reduce_sum(tf.cast(is_id[:, start : start + size], tf.float32), axis=1, keepdims=True)
+                divisor = tf.sqrt(count) if field.pooling == "sqrtn" else count
+                total = tf.math.divide_no_nan(total, tf.where(is_weight, 1.0, divisor))
+            pooled.append(total)
+        start += size
+    return pooled
+
+
+def _first_matrix(model: DeepFM, read: Read) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """Returns what the inputs are multiplied with, by what it gives, and for each input's square its part in the FM term.
+
+    Returns:
+        `hidden` [inputs, units], `linear` [inputs, 1] and `total` [inputs, dim], as far as the model has them, and
+        [inputs, 1].
+    """
+    num_fields, num_numbers = len(model.spec.id_fields), len(model.spec.numbers)
+    dim = model.embedding_dim
+    first: dict[str, tf.Tensor] = {}
+
+    def stack(of_row: Any, of_numbers: tf.Tensor) -> tf.Tensor:
+        """Lays the rows for a field's vector out for each field, and those for the numbers below."""
+        columns = of_row.shape[-1]
+        of_fields = tf.reshape(tf.broadcast_to(of_row, [num_fields, 1 + dim, columns]), [-1, columns])
+        return tf.concat([of_fields, of_numbers], axis=0)
+
+    if model.deep_tower is not None:
+        kernel = read(model.deep_tower.layers[0].kernel)
+        units = kernel.shape[1]
+        of_factors = tf.reshape(kernel[: num_fields * dim], [num_fields, dim, units])
+        first["hidden"] = stack(tf.pad(of_factors, [[0, 0], [1, 0], [0, 0]]), kernel[num_fields * dim :])
+    weight, factors = np.eye(1 + dim, dtype=np.float32)[:, :1], np.eye(1 + dim, dtype=np.float32)[:, 1:]
+    if model.use_linear:
+        numbers = read(model.number_weights.kernel) if num_numbers else tf.zeros([0, 1])
+        first["linear"] = stack(weight, numbers)
+    squares = tf.zeros([0, 1])
+    if model.use_fm:
+        has_factors = model.number_factors is not None
+        numbers = read(model.number_factors) if has_factors else tf.zeros([num_numbers, dim])
+        first["total"] = stack(factors, numbers)
+        squares = stack(1 - weight, tf.reduce_sum(tf.square(numbers), axis=1, keepdims=True))
+    return first, squares
+
+
+def _hidden_layers(tower: keras.Sequential, product: tf.Tensor, read: Read) -> tf.Tensor:
+    """Returns the outputs of the last hidden layer from the first one's product with its matrix.
+
+    A bias is subtracted with the other sign, which is the same to the bit: what is added TensorFlow fuses with product and
+    activation into one operation of oneDNN's, which takes twice as long for one impression, and rounds in another way.
+    """
+    x = product - -read(tower.layers[0].bias)
+    for layer in tower.layers[1:-1]:
+        if isinstance(layer, keras.layers.Dense):
+            x = tf.matmul(x, read(layer.kernel)) - -read(layer.bias)
+        else:
+            x = layer(x, training=False)
+    return x
