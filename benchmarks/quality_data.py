@@ -141,15 +141,15 @@ def transform(spec: FeatureSpec, tables: dict[str, Any]) -> dict[str, Rows]:
     """
     import tensorflow_transform as tft
     import tensorflow_transform.beam as tft_beam
-    from tensorflow_metadata.proto.v0 import schema_pb2
     from tfx_bsl.public.tfxio import TensorAdapter, TensorAdapterConfig
 
+    from schemas.tfmd import make_schema
     from transform.preprocessing import transform_impressions
 
     names = [*(feature.name for feature in spec.features), spec.label.name]
     batches = {split: _to_batch(table, names) for split, table in tables.items()}
-    forms = {name: schema_pb2.TensorRepresentation(varlen_sparse_tensor={"column_name": name}) for name in names}
-    config = TensorAdapterConfig(batches["train"].schema, forms)
+    forms = make_schema(spec).tensor_representation_group[""].tensor_representation
+    config = TensorAdapterConfig(batches["train"].schema, {name: forms[name] for name in names})
     with tempfile.TemporaryDirectory() as folder:
         with tft_beam.Context(temp_dir=f"{folder}/temp"):
             transform_fn = ([batches["train"]], config) | tft_beam.AnalyzeDataset(
@@ -166,12 +166,12 @@ def transform(spec: FeatureSpec, tables: dict[str, Any]) -> dict[str, Rows]:
 
 
 def _to_batch(table: Any, names: Iterable[str]) -> Any:
-    """Returns a `pyarrow.RecordBatch` with one list of values a row; a missing value is an empty list."""
+    """Returns a `pyarrow.RecordBatch` with one list of values a row; a missing value is a null."""
     import pyarrow as pa
 
     columns = {}
     for name in names:
-        values = [[] if value is None else value for value in table[name].to_pylist()]
-        lists = [value if isinstance(value, list) else [value] for value in values]
-        columns[name] = pa.array(lists)
+        values = [value if value is None or isinstance(value, list) else [value] for value in table[name].to_pylist()]
+        lists = pa.array(values)
+        columns[name] = lists.cast(pa.list_(pa.float32())) if lists.type.value_type == pa.float64() else lists
     return pa.RecordBatch.from_pydict(columns)

@@ -1,7 +1,12 @@
-"""Two exports of one DeepFM: the project's, and a plain Keras functional model with an Embedding layer a field."""
+"""Exports of one DeepFM: the project's, and a plain Keras functional model with an Embedding layer a field.
+
+Keras hashes an id's digits, as its own layers do. To see that both models are one, the project's is exported again with
+that hash.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import tempfile
 from typing import Any
@@ -14,7 +19,7 @@ import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.tf_metadata import dataset_metadata
 
 from benchmarks.speed_specs import MAX_LENGTH, make_spec
-from schemas.features import IdSequence
+from schemas.features import FeatureSpec, IdSequence, NumericFeature
 from schemas.tfmd import make_schema
 from trainer.config import ModelConfig
 from trainer.export import export
@@ -57,26 +62,39 @@ def to_example(row: Row) -> bytes:
     return bytes(example.SerializeToString())
 
 
-def export_both(rows: list[Row], folder: pathlib.Path) -> tuple[str, str]:
-    """Writes both models with the same weights; returns the folders, ours first."""
+def export_all(rows: list[Row], folder: pathlib.Path) -> tuple[str, str, str]:
+    """Writes both models with the same weights; returns the folders: ours, ours with Keras's hash, plain Keras."""
     analyzed = rows[:_NUM_ANALYZED]
-    with tempfile.TemporaryDirectory() as temporary, tft_beam.Context(temp_dir=temporary):
-        lists = {feature.name for feature in SPEC.features if isinstance(feature, IdSequence)}
-        raw = [{name: ids if name in lists else ids[0] for name, ids in row.items()} | {"label": 0} for row in analyzed]
-        _, transform_fn = (
-            raw,
-            dataset_metadata.DatasetMetadata(make_schema(SPEC)),
-        ) | tft_beam.AnalyzeAndTransformDataset(lambda inputs: transform_impressions(inputs, SPEC))
-        _ = transform_fn | tft_beam.WriteTransformFn(str(folder / "transform"))
     model = model_fn(SPEC, ModelConfig(), seed=1)
     generator = np.random.default_rng(1)
     for weight in model.weights:
         weight.assign(generator.normal(scale=0.1, size=weight.shape).astype(np.float32))
     table = model.tables[0]
     table.assign(table.numpy() * (np.arange(table.shape[0]) > 0)[:, np.newaxis])
-    export(model, tft.TFTransformOutput(str(folder / "transform")), SPEC, str(folder / "ours"))
+    for name, spec in (("ours", SPEC), ("same", _with_digits(SPEC))):
+        _transform(analyzed, spec, str(folder / f"{name}_transform"))
+        export(model, tft.TFTransformOutput(str(folder / f"{name}_transform")), SPEC, str(folder / name))
     _export_plain(model, analyzed, str(folder / "plain"))
-    return str(folder / "ours"), str(folder / "plain")
+    return str(folder / "ours"), str(folder / "same"), str(folder / "plain")
+
+
+def _with_digits(spec: FeatureSpec) -> FeatureSpec:
+    features = tuple(
+        feature if isinstance(feature, NumericFeature) else dataclasses.replace(feature, hashing="digits")
+        for feature in spec.features
+    )
+    return dataclasses.replace(spec, features=features)
+
+
+def _transform(rows: list[Row], spec: FeatureSpec, directory: str) -> None:
+    lists = {feature.name for feature in spec.features if isinstance(feature, IdSequence)}
+    raw = [{name: ids if name in lists else ids[0] for name, ids in row.items()} | {"label": 0} for row in rows]
+    with tempfile.TemporaryDirectory() as temporary, tft_beam.Context(temp_dir=temporary):
+        _, transform_fn = (
+            raw,
+            dataset_metadata.DatasetMetadata(make_schema(spec)),
+        ) | tft_beam.AnalyzeAndTransformDataset(lambda inputs: transform_impressions(inputs, spec))
+        _ = transform_fn | tft_beam.WriteTransformFn(directory)
 
 
 def _export_plain(model: DeepFM, analyzed: list[Row], directory: str) -> None:

@@ -186,7 +186,7 @@ def parse_request(line: bytes, schema: Mapping[str, schema_pb2.Feature]) -> byte
     example = tf.train.Example()
     for name, feature in schema.items():
         value = request.get(name)
-        if value is not None:
+        if value is not None and value != []:  # TensorFlow takes an empty list for a wrong number of values
             _fill(example.features.feature[name], feature, value if isinstance(value, list) else [value])
     return bytes(example.SerializeToString())
 

@@ -163,11 +163,11 @@ def _as_float(column: tf.Tensor) -> tf.Tensor:
 
 def _last_ids(sequence: tf.RaggedTensor, max_length: int) -> tf.Tensor:
     """Returns each row's last ids, in their order, with no id in front where there are fewer: [batch, max_length]."""
-    starts, ends = sequence.row_splits[:-1, tf.newaxis], sequence.row_splits[1:, tf.newaxis]
-    place = ends + np.arange(-max_length, 0)
-    # Before all values stands one for what is in front of a row's first.
-    values = tf.concat([tf.constant([NO_ID[sequence.dtype.name]], sequence.dtype), sequence.values], axis=0)
-    return tf.gather(values, tf.where(place >= starts, place + 1, tf.zeros([], tf.int64)))
+    # TensorFlow cuts a row's end off. So all is turned round, and back again.
+    splits = tf.reverse(sequence.row_splits, axis=[0])
+    turned = tf.RaggedTensor.from_row_splits(tf.reverse(sequence.values, axis=[0]), splits[0] - splits, validate=False)
+    dense = turned.to_tensor(default_value=NO_ID[sequence.dtype.name], shape=[None, max_length])
+    return tf.reverse(dense, axis=[0, 1])
 
 
 def _side_by_side(columns: Sequence[tf.Tensor]) -> tf.Tensor:

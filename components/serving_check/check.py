@@ -262,7 +262,9 @@ def _changed_examples(example: bytes, inputs: dict[str, tf.TensorSpec]) -> Itera
             continue
         yield f"valid: without {name}", [_with(example, name, [])]
         yield f"valid: odd {name}", [_with(example, name, _odd(spec))]
-        if spec.shape.rank == 2:
+        if spec.shape.rank == 1:
+            yield f"malformed: two values of {name}", [_with(example, name, _odd(spec) * 2)]
+        else:
             yield f"valid: {_HUGE:,} values of {name}", [_with(example, name, _odd(spec) * _HUGE)]
         yield f"malformed: wrong type of {name}", [_with(example, name, [b"x"] if spec.dtype != tf.string else [1])]
 

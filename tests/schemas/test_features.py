@@ -57,6 +57,15 @@ BAD_FEATURES = {
         lambda: FeatureSpec("s", (IdFeature("a", 10, table="t"), IdFeature("b", 10, dtype="string", table="t"))),
         "dtype string and int64",
     ),
+    "shared table of two hashes": (
+        lambda: FeatureSpec("s", (IdFeature("a", 10, table="t"), IdSequence("b", 10, 3, table="t", hashing="digits"))),
+        "b and a share table t but differ: hashing digits and bytes",
+    ),
+    "unknown hash": (lambda: IdFeature("a", 10, hashing="md5"), "a: hashing is 'md5', must be one of bytes, digits"),
+    "digits of text": (
+        lambda: IdFeature("a", 10, dtype="string", hashing="digits"),
+        "a: hashing digits needs dtype int64, not string",
+    ),
 }
 
 

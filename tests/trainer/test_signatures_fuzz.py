@@ -8,6 +8,7 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from schemas.features import IdSequence
 from tests.small_model import SPEC, make_rows, to_example
 
 GOOD = to_example(make_rows(1)[0])
@@ -16,9 +17,23 @@ FLOATS = st.lists(st.floats(width=32), max_size=12)
 BYTES = st.lists(st.binary(max_size=30), max_size=12)
 HUGE = st.sampled_from([[2**63 - 1] * 20_000, [-1] * 20_000])
 KINDS = {"int64": INTS | HUGE, "float32": FLOATS, "string": BYTES}
+ONE = {
+    "int64": st.integers(-(2**63), 2**63 - 1),
+    "float32": st.floats(width=32),
+    "string": st.binary(max_size=30),
+}
 FIELDS = {"int64": "int64_list", "float32": "float_list", "string": "bytes_list"}
+
+
+def _values(feature):
+    """A sequence has any number of values, any other feature one where it is there."""
+    one = st.lists(ONE[feature.dtype], min_size=1, max_size=1)
+    return KINDS[feature.dtype] if isinstance(feature, IdSequence) else one
+
+
 FITTING = st.fixed_dictionaries(
-    {}, optional={f.name: st.tuples(st.just(FIELDS[f.dtype]), KINDS[f.dtype]) for f in SPEC.features}
+    {"label": st.tuples(st.just("int64_list"), st.sampled_from([[0], [1]]))},
+    optional={f.name: st.tuples(st.just(FIELDS[f.dtype]), _values(f)) for f in SPEC.features},
 )
 ANY = st.dictionaries(
     st.sampled_from([feature.name for feature in SPEC.features]) | st.text(max_size=8),
