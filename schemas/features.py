@@ -260,7 +260,8 @@ class FeatureSpec:
             table = _table(feature)
             if table is None:
                 continue
-            meaning = {"num_buckets": feature.num_buckets, "dtype": feature.dtype, "hashing": _hashing(feature)}
+            meaning: dict[str, int | str] = {"num_buckets": feature.num_buckets}
+            meaning |= {"dtype": feature.dtype, "hashing": _hashing(feature)}
             name, first = shared.setdefault(table, (feature.name, meaning))
             _require(
                 meaning == first,

@@ -1,8 +1,8 @@
 """A DeepFM's logit for inference: that of `trainer/model.py` from fewer operations, as each costs a request time.
 
 All that is linear in the fields' vectors and the numbers is one product with one matrix: the first layer of the deep
-tower, the linear term, and the sum of all vectors, which the FM term needs. All that is added up to the logit is another
-one: the last layer, the linear term, and the squares of Rendle's lemma, `0.5 * (|sum_i v_i|^2 - sum_i |v_i|^2)`, see
+tower, the linear term, and the sum of all vectors, which the FM term needs. All that is added up is one sum:
+the last layer, the linear term, and the squares of Rendle's lemma, `0.5 * (|sum_i v_i|^2 - sum_i |v_i|^2)`, see
 `trainer/layers.py`.
 """
 
@@ -66,7 +66,7 @@ def infer(model: DeepFM, features: Mapping[str, tf.Tensor], read: Read = as_vari
     terms = dict(zip(names, tf.split(products, [matrix.shape[1] for matrix in matrices], axis=1), strict=True))
     parts, last = [], []
     bias = read(model.bias) if model.use_linear else None
-    if "hidden" in terms:
+    if model.deep_tower is not None:
         hidden = _hidden_layers(model.deep_tower, terms["hidden"], read)
         output = model.deep_tower.layers[-1]
         parts, last = [hidden], [read(output.kernel)]
@@ -109,7 +109,7 @@ def _pooled_rows(model: DeepFM, ids: tf.Tensor) -> list[tf.Tensor]:
 
 
 def _first_matrix(model: DeepFM, read: Read) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-    """Returns what the inputs are multiplied with, by what it gives, and for each input's square its part in the FM term.
+    """Returns what the inputs are multiplied with, by what it gives, and what their squares are in the FM term.
 
     Returns:
         `hidden` [inputs, units], `linear` [inputs, 1] and `total` [inputs, dim], as far as the model has them, and
@@ -146,8 +146,8 @@ def _first_matrix(model: DeepFM, read: Read) -> tuple[dict[str, tf.Tensor], tf.T
 def _hidden_layers(tower: keras.Sequential, product: tf.Tensor, read: Read) -> tf.Tensor:
     """Returns the outputs of the last hidden layer from the first one's product with its matrix.
 
-    A bias is subtracted with the other sign, which is the same to the bit: what is added TensorFlow fuses with product and
-    activation into one operation of oneDNN's, which takes twice as long for one impression, and rounds in another way.
+    A bias is subtracted with the other sign, which is the same to the bit: what is added TensorFlow fuses with product
+    and activation into one operation of oneDNN's, which takes twice as long for one impression, and rounds otherwise.
     """
     x = product - -read(tower.layers[0].bias)
     for layer in tower.layers[1:-1]:

@@ -37,7 +37,6 @@ from schemas.features import (
     NUMBERS,
     WEIGHT,
     FeatureSpec,
-    IdFeature,
     IdSequence,
     NumericFeature,
     load_spec,

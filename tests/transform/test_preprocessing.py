@@ -231,7 +231,17 @@ def test_hashes_of_every_kind_stand_at_the_positions_of_their_fields():
     }
     second = int(hash_ids(tf.constant([b"a"]), 40, 1)[0]) + 1
     expected = [
-        [_bucket(b"NO", 20), _bucket(b"12", 30), 0, _bucket(b"a", 40), 0, second, 0, _bucket(b"4", 60), _bucket(b"5", 60)],
+        [
+            _bucket(b"NO", 20),
+            _bucket(b"12", 30),
+            0,
+            _bucket(b"a", 40),
+            0,
+            second,
+            0,
+            _bucket(b"4", 60),
+            _bucket(b"5", 60),
+        ],
         [0, 0, 0, 0, 0, 0, _bucket(7, 50), 0, _bucket(b"6", 60)],
     ]
     np.testing.assert_array_equal(transform_impressions(inputs, spec)["ids"], expected)

@@ -25,7 +25,9 @@ def _keys(ids, num_buckets, num_hashes=1):
     """Each id's buckets by hashing it alone."""
 
     def bucket(id_, number):
-        return int(hash_ids(tf.constant([id_], tf.int64 if isinstance(id_, int) else tf.string), num_buckets, number)[0])
+        return int(
+            hash_ids(tf.constant([id_], tf.int64 if isinstance(id_, int) else tf.string), num_buckets, number)[0]
+        )
 
     return {id_: tuple(sorted(bucket(id_, number) for number in range(num_hashes))) for id_ in ids}
 
