@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from schemas.features import IDS, NUMBERS
-from trainer.layers import pool_runs, present_ids, sum_hashes
+from trainer.layers import pool_runs, present_ids
 
 if TYPE_CHECKING:
     from trainer.model import DeepFM
@@ -75,19 +75,20 @@ def infer(model: DeepFM, features: Mapping[str, tf.Tensor], read: Read = as_vari
         parts.append(terms["linear"])
         last.append(tf.ones([1, 1]))
     if "total" in terms:
-        parts += [tf.square(terms["total"]), tf.square(x)]
-        last += [tf.fill([terms["total"].shape[1], 1], 0.5), -0.5 * squares]
+        parts.append(tf.square(terms["total"]))
+        last.append(tf.fill([terms["total"].shape[1], 1], 0.5))
     # Of one column; a sum is faster than a product with it.
     weighted = tf.concat(parts, axis=1) * tf.transpose(tf.concat(last, axis=0))
     logit = tf.reduce_sum(weighted, axis=1, keepdims=True)
+    if "total" in terms:
+        logit -= tf.matmul(tf.square(x), 0.5 * squares)
     return logit if bias is None else logit + bias
 
 
 def _pooled_rows(model: DeepFM, ids: tf.Tensor) -> list[tf.Tensor]:
     """Returns the fields' linear weights, summed, and factors, pooled: in all [batch, num_fields * (1 + dim)]."""
     fields = model.spec.id_fields
-    table = model.embedding_table
-    rows = sum_hashes(table.look_up(ids), fields)  # [batch, num_ids, 1 + dim]
+    rows = model.embedding_table(ids)  # [batch, num_ids, 1 + dim]
     width = rows.shape[2]
     runs, sizes = pool_runs(fields)
     is_id = present_ids(ids, fields)

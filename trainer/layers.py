@@ -87,11 +87,7 @@ class EmbeddingTable(keras.layers.Layer):
             is_dropped = keras.random.uniform([tf.shape(ids)[0], num_ids], seed=self._dropout_seed) < self._id_dropout
             ids = tf.where(tf.gather(is_dropped, self._id_of_position, axis=1), self._unseen, ids)
         rows = tf.gather(self.table.value, tf.where(is_id, ids + self._offsets, 0))
-        return sum_hashes(rows, self._fields)
-
-    def look_up(self, ids: tf.Tensor) -> tf.Tensor:
-        """Returns the row of each position for inference, float32 [batch, num_positions, 1 + dim]; see `call`."""
-        return tf.gather(self.table.value, tf.where(ids > 0, ids + self._offsets, tf.zeros([], ids.dtype)))
+        return _sum_hashes(rows, self._fields)
 
     def fill_unseen(self, is_unseen: tf.Tensor) -> None:
         """Gives rows that training has not read the values of their table's row for unseen ids.
@@ -107,7 +103,7 @@ class EmbeddingTable(keras.layers.Layer):
         self.table.assign(tf.where(is_unseen[:, tf.newaxis], tf.gather(values, source), values))
 
 
-def sum_hashes(rows: tf.Tensor, fields: Sequence[IdField]) -> tf.Tensor:
+def _sum_hashes(rows: tf.Tensor, fields: Sequence[IdField]) -> tf.Tensor:
     """Adds the rows of an id's hashes up: [batch, num_positions, any] -> [batch, num_ids, any]."""
     if all(field.num_hashes == 1 for field in fields):
         return rows

@@ -177,5 +177,6 @@ def _side_by_side(columns: Sequence[tf.Tensor]) -> tf.Tensor:
             runs[-1].append(column)
         else:
             runs.append([column])
-    parts = [tf.stack(run, axis=1) if run[0].shape.rank == 1 else run[0] for run in runs]
+    # To stack them below each other and to turn that is faster than to put value beside value.
+    parts = [tf.transpose(tf.stack(run)) if run[0].shape.rank == 1 else run[0] for run in runs]
     return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
