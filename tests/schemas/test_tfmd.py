@@ -3,8 +3,10 @@ from __future__ import annotations
 import pathlib
 
 import pytest
+import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_transform.tf_metadata import schema_utils
 
 import schemas
 from schemas.criteo import CRITEO
@@ -58,3 +60,25 @@ def test_a_weight_is_required_in_training_and_absent_in_serving():
     assert (weight.type, weight.float_domain.min, weight.float_domain.disallow_nan) == (schema_pb2.FLOAT, 0, True)
     assert weight.presence.min_fraction == 1.0
     assert list(features_in(schema, SERVING)) == ["user"]
+
+
+def test_a_single_value_is_read_as_dense_and_a_sequence_as_ragged():
+    spec = FeatureSpec(
+        "s",
+        (
+            IdFeature("user", 7),
+            IdFeature("country", 7, dtype="string"),
+            IdSequence("history", 7, 3),
+            NumericFeature("price"),
+            NumericFeature("age", dtype="int64"),
+        ),
+    )
+    parsing = schema_utils.schema_as_feature_spec(make_schema(spec)).feature_spec
+    assert parsing == {
+        "user": tf.io.FixedLenFeature([], tf.int64, -1),
+        "country": tf.io.FixedLenFeature([], tf.string, ""),
+        "history": tf.io.RaggedFeature(tf.int64, value_key="history", partitions=[], row_splits_dtype=tf.int64),
+        "price": tf.io.FixedLenFeature([], tf.float32, float("-inf")),
+        "age": tf.io.FixedLenFeature([], tf.int64, -(2**63)),
+        "label": tf.io.FixedLenFeature([], tf.int64, None),  # an impression without one is an error
+    }

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -106,6 +108,21 @@ def test_only_the_fields_that_have_changed_are_cold(state):
         np.testing.assert_array_equal(now[2:], then[[4, 5, 2, 3, 0, 1, 7]])
     for path in ("deepfm/numbers/kernel", "deepfm/number_factors", "adam/deepfm_numbers_kernel_momentum"):
         np.testing.assert_array_equal(_of(model)[path], _of(earlier)[path][1:])
+
+
+def test_ids_that_are_hashed_in_another_way_are_cold(state):
+    earlier, folder = state
+    model = _untrained(FeatureSpec("spec", (ITEM, HISTORY, dataclasses.replace(USER, hashing="digits"), AGE, PRICE)))
+    assert warm_start(model, folder) == ("id field user", "the optimizer's slots of id field user")
+    np.testing.assert_array_equal(_rows(model, "item"), _rows(earlier, "item"))
+
+
+def test_a_state_of_before_ids_were_hashed_by_their_bytes_is_cold(state, tmp_path):
+    _, folder = state
+    shutil.copytree(folder, tmp_path / "old")
+    layout = tmp_path / "old" / "layout.json"
+    layout.write_text(layout.read_text().replace("1 hashes of int64 bytes", "1 hashes"))
+    assert {"id field item", "id field history", "id field user"} < set(warm_start(_untrained(SPEC), tmp_path / "old"))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow_model_analysis.api.types import VarLenTensorValue
+from tensorflow_model_analysis.api.types import RaggedTensorValue, VarLenTensorValue
 from tensorflow_model_analysis.slicer import slicer_lib
 
 from components.evaluation.slices import column_values, find_slices
@@ -68,3 +68,19 @@ def test_keys_are_in_the_order_of_the_columns_names():
     columns = {name: column_values(np.array([name.upper()])) for name in "abc"}
     keys = {key for order in itertools.permutations("abc") for key, _ in find_slices(columns, 1, [order])}
     assert keys == {(("a", "A"), ("b", "B"), ("c", "C"))}
+
+
+@pytest.mark.parametrize(
+    ("values", "missing"),
+    [(np.array([7, -1, 7]), -1), (np.array([7.0, -np.inf, 7.0]), -np.inf), (np.array([b"7", b"", b"7"], object), b"")],
+    ids=["int64", "float32", "string"],
+)
+def test_a_missing_value_is_in_no_slice(values, missing):
+    ((key, rows),) = find_slices({"a": column_values(values, missing)}, 3, [("a",)])
+    assert (key[0][0], float(key[0][1]), rows.tolist()) == ("a", 7.0, [0, 2])
+
+
+def test_ragged_values_are_those_of_their_rows():
+    ragged = RaggedTensorValue(np.array([5, 6, 5]), [np.array([0, 2, 2, 3])])
+    found = {key[0][1]: rows.tolist() for key, rows in find_slices({"a": column_values(ragged)}, 3, [("a",)])}
+    assert found == {5: [0, 2], 6: [0]}
