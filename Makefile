@@ -4,7 +4,8 @@ PYTHON := .venv/bin/python
 SOURCES := pipeline components transform trainer schemas kubeflow tests benchmarks examples setup.py
 
 .PHONY: help setup browser run test test-unit lint format lock kubeflow-local \
-	bench-ingest bench-quality bench-speed bench-continuous bench-analyzer-cache bench-evaluate bench-serving
+	bench-ingest bench-quality bench-speed bench-continuous bench-analyzer-cache bench-evaluate bench-serving \
+	bench-startup bench-synthetic bench-pipeline bench-beam bench-exchange
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "%-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +58,21 @@ bench-evaluate: setup ## speed of the evaluation, beside TFMA's own metrics alon
 
 bench-serving: setup ## latency and examples/s of the exported model, beside plain Keras and parsing alone
 	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.serving
+
+bench-beam: setup ## the pipeline's Beam steps in one process and in one for each core
+	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.beam_workers
+
+bench-startup: setup ## `ctr run` with nothing to do, beside importing TensorFlow and TFX
+	@$(PYTHON) -m benchmarks.startup
+
+bench-synthetic: setup ## speed and memory of `ctr data synthetic`
+	@$(PYTHON) -m benchmarks.synthetic
+
+bench-pipeline: setup ## the whole pipeline at three sizes, beside a plain TFX pipeline
+	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.pipeline
+
+bench-exchange: setup ## what two workers' exchange of a step's gradients costs
+	@TF_CPP_MIN_LOG_LEVEL=3 $(PYTHON) -m benchmarks.exchange
 
 kubeflow-local: setup ## the pipeline in real containers on this machine's Docker engine; see kubeflow/README.md
 	@kubeflow/local.sh

@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 from tfx.components import Transform
+from tfx.dsl.compiler.compiler import Compiler
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration.metadata import sqlite_metadata_connection_config
 from tfx.orchestration.pipeline import Pipeline
@@ -30,7 +31,7 @@ from components.earlier.artifacts import EarlierArtifactStrategy
 from components.impression_log_example_gen.component import ImpressionLogExampleGen
 from components.transform_by_day.component import TransformByDay
 from pipeline.beam import LOCAL_BEAM_ARGS
-from pipeline.local import ReportingDagRunner
+from pipeline.runner import ReportingRunner
 from schemas.features import load_spec
 from schemas.tfmd import schema_text
 
@@ -69,16 +70,15 @@ def run_day(log: pathlib.Path, home: pathlib.Path, as_of: str, *, cached: bool) 
         if event.get("component") == "Transform":
             started[event["event"]] = time.process_time()
 
-    runner = ReportingDagRunner(note)
-    runner.run(
-        Pipeline(
-            "analyzer_cache",
-            str(home / "root"),
-            components=[example_gen, schema_gen, *([earlier] if cached else []), transform],
-            metadata_connection_config=sqlite_metadata_connection_config(str(home / "metadata.sqlite")),
-            beam_pipeline_args=list(LOCAL_BEAM_ARGS),
-        )
+    runner = ReportingRunner(note)
+    pipeline = Pipeline(
+        "analyzer_cache",
+        str(home / "root"),
+        components=[example_gen, schema_gen, *([earlier] if cached else []), transform],
+        metadata_connection_config=sqlite_metadata_connection_config(str(home / "metadata.sqlite")),
+        beam_pipeline_args=list(LOCAL_BEAM_ARGS),
     )
+    runner.run(Compiler().compile(pipeline))
     cpu_seconds = started["finished"] - started["started"]
     return {"seconds": round(runner.seconds["Transform"], 1), "cpu_seconds": round(cpu_seconds, 1)}
 

@@ -7,7 +7,7 @@ import pathlib
 import subprocess
 import sys
 
-from pipeline.supervise import HUGE_PAGES
+from pipeline.supervise import training_environment
 
 FOLDER = pathlib.Path(".cache/bench")
 OURS = ""  # this project's own
@@ -17,21 +17,22 @@ class ChildError(RuntimeError):
     """A child process has failed; the message is the last line of what it said."""
 
 
-def run_module(environment: str, module: str, *arguments: str) -> str:
+def run_module(environment: str, module: str, *arguments: str, **variables: str) -> str:
     """Runs a module in an environment and returns its standard output.
+
+    It has the environment variables that the pipeline's training has, the peers too.
 
     Args:
         environment: `deepctr`, `torch` or `OURS`.
         module: Its dotted name.
         arguments: Its command line.
+        variables: Environment variables that it has besides.
 
     Raises:
         ChildError: The environment has not been made, or the module failed.
     """
     python = FOLDER / environment / "bin" / "python" if environment else pathlib.Path(sys.executable)
-    variables = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    if environment == OURS:
-        variables |= HUGE_PAGES
+    variables = os.environ | training_environment() | {"TF_CPP_MIN_LOG_LEVEL": "3"} | variables
     if environment == "deepctr":  # it is written for Keras 2
         variables |= {"TF_USE_LEGACY_KERAS": "1"}
     if not python.exists():

@@ -1,4 +1,7 @@
-"""This project's training speed, and what bounds it: `python -m benchmarks.speed_ours SIZE BATCH_SIZE` prints JSON.
+"""This project's training speed, and what bounds it.
+
+`python -m benchmarks.speed_ours training|bounds SIZE BATCH_SIZE` prints JSON. An operation has as many threads as
+TF_NUM_INTRAOP_THREADS says: for the training as many as the pipeline gives it, for the bounds see `benchmarks.speed`.
 
 Training is `trainer.train.train` on the pipeline's transformed examples, read from the disk in every epoch. The steady
 state is that of whole epochs after the first one, from an epoch's begin to its last batch's end: reading, parsing and
@@ -167,8 +170,7 @@ def _data(size: str, batch_size: int) -> tuple[tf.data.Dataset, tf.data.Dataset]
 
 
 if __name__ == "__main__":
-    _size, _batch_size = sys.argv[1], int(sys.argv[2])
-    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+    _kind, _size, _batch_size = sys.argv[1], sys.argv[2], int(sys.argv[3])
     tf.config.threading.set_inter_op_parallelism_threads(THREADS)
-    _result = measure_training(_size, _batch_size)
-    print(json.dumps(_result | {"bounds": measure_bounds(_size, _batch_size)}))
+    _measure = {"training": measure_training, "bounds": measure_bounds}[_kind]
+    print(json.dumps(_measure(_size, _batch_size)))

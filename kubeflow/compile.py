@@ -18,6 +18,7 @@ from typing import Any
 from kfp import compiler, dsl
 from tfx.dsl.compiler.compiler import Compiler
 
+from pipeline.beam_check import setting_problems
 from pipeline.config import ConfigError, PipelineConfig, config_to_json
 from pipeline.kfp_outputs import KFP_OUTPUTS
 from pipeline.pipeline import create_pipeline
@@ -49,7 +50,12 @@ def compile_package(config: PipelineConfig, image: str, out: pathlib.Path) -> No
     if strange:
         raise ConfigError(f"kubeflow.nodes: this pipeline has no node {strange[0]}; it has {', '.join(nodes)}")
     parameters = _parameters(config)
-    package = _make_pipeline(container_config(config), image, nodes, parameters)
+    in_containers = container_config(config, image)
+    folders = {"log.path": in_containers.log.path, "runs_dir": in_containers.runs_dir}
+    problems = list(setting_problems(in_containers.beam, folders))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    package = _make_pipeline(in_containers, image, nodes, parameters)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".compile-") as folder:
         temporary = os.path.join(folder, "pipeline.yaml")
@@ -57,11 +63,24 @@ def compile_package(config: PipelineConfig, image: str, out: pathlib.Path) -> No
         os.replace(temporary, out)
 
 
-def container_config(config: PipelineConfig) -> PipelineConfig:
-    """Returns the config as the containers get it: relative folders are those below `kubeflow.root`."""
-    root = config.kubeflow.root
+def container_config(config: PipelineConfig, image: str) -> PipelineConfig:
+    """Returns the config as the containers get it.
+
+    Relative folders are those below `kubeflow.root`. Where the config names none, that is also the folder that Beam's
+    workers share, and the containers' image is also that of the workers on Dataflow.
+
+    Args:
+        config: The pipeline's settings.
+        image: The image of all containers.
+    """
+    root, beam = config.kubeflow.root, config.beam
+    if beam.runner == "dataflow":
+        beam = dataclasses.replace(beam, image=beam.image or image)
+    elif beam.runner != "local":
+        beam = dataclasses.replace(beam, shared_folder=beam.shared_folder or root)
     return dataclasses.replace(
         config,
+        beam=beam,
         runs_dir=os.path.join(root, config.runs_dir),
         log=dataclasses.replace(config.log, path=os.path.join(root, config.log.path)),
     )

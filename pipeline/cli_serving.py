@@ -79,15 +79,16 @@ def add_commands(main: click.Group) -> None:
         A row of the Parquet files is one of the log's: its file, its row (or line) there, the config's log.key and the
         spec's timestamp where there are any, and its ctr. No label is needed. Rows that are bad are in
         DIR/_quarantine.jsonl with the reason; with more of them than log.max_bad_fraction nothing is written but
-        DIR.quarantine.jsonl, and the exit status is 1. The config's beam_args name the runner.
+        DIR.quarantine.jsonl, and the exit status is 1. The config's `beam` says where it runs.
         """
         from components.impression_log_example_gen.log import LogError
         from pipeline.config import ConfigError, load_config
-        from pipeline.preflight import PreflightError
+        from pipeline.preflight import PreflightError, check_beam
 
         with one_line(ConfigError, PreflightError):
             settings = load_config(config, overrides)
             directory = pathlib.Path(model) if model != "latest" else _latest(settings)
+            check_beam(settings.beam, {"--input": str(log), "--out": str(out), "the model": str(directory)})
         silence_tensorflow()
         from pipeline.predict import ModelError
         from pipeline.score import ScoreError, score_log

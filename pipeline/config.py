@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from components.drift_gate.bounds import DriftBounds
 from components.impression_log_example_gen.columns import TimestampUnit
+from pipeline.beam import BeamConfig
 from pipeline.kubeflow_config import KubeflowConfig
 from schemas.features import FeatureSpec, NumericFeature
 from trainer.config import STRICT, ModelConfig, NonNegative, Positive, TrainingConfig
@@ -183,7 +184,7 @@ class PipelineConfig:
         evaluation: Metrics, slices and thresholds.
         serving_check: What a model has to show before it is pushed.
         pusher: The serving folder.
-        beam_args: Flags for Apache Beam; empty for its direct runner on this machine.
+        beam: Where the Beam steps run.
         kubeflow: Where things are on Kubeflow Pipelines, and what each container gets.
     """
 
@@ -200,7 +201,7 @@ class PipelineConfig:
     evaluation: EvaluationConfig = EvaluationConfig()
     serving_check: ServingCheckConfig = ServingCheckConfig()
     pusher: PusherConfig = PusherConfig()
-    beam_args: tuple[str, ...] = ()
+    beam: BeamConfig = BeamConfig()
     kubeflow: KubeflowConfig = KubeflowConfig()
 
 

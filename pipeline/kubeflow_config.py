@@ -15,8 +15,9 @@ Cpu = Annotated[str, Field(pattern=r"^([0-9]+m|[0-9]+(\.[0-9]+)?)$")]
 Memory = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(K|Ki|M|Mi|G|Gi|T|Ti)?$")]
 # A key of a Secret or a ConfigMap, as `name/key`.
 Reference = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9._-]+$")]
-# Settings that decide which nodes there are, or where their outputs are: a submission cannot change these.
-FIXED = ("name", "features", "schema_file", "runs_dir", "log.path", "tuner.trials", "training.warm_start", "beam_args")
+# Settings that decide which nodes there are, or where their outputs are: a submission cannot change these, nor a group
+# of them, `beam`.
+FIXED = ("name", "features", "schema_file", "runs_dir", "log.path", "tuner.trials", "training.warm_start")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -105,7 +106,7 @@ class KubeflowConfig:
 
     def __post_init__(self) -> None:
         for key in self.parameters:
-            if key.startswith("kubeflow.") or key in FIXED:
+            if key.startswith(("beam.", "kubeflow.")) or key in FIXED:
                 raise ValueError(f"parameters: {key} is compiled into the package, and no submission can change it")
         names = [key.rpartition(".")[2] for key in self.parameters]
         for name in names:

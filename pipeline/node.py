@@ -17,21 +17,28 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import absl.logging
 from ml_metadata.proto import metadata_store_pb2
-from tfx.dsl.compiler.compiler import Compiler
 from tfx.dsl.compiler.constants import PIPELINE_RUN_ID_PARAMETER_NAME
 from tfx.dsl.io import fileio
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.metadata import ConnectionConfigType, Metadata
 from tfx.orchestration.portable import outputs_utils, runtime_parameter_utils
+from tfx.orchestration.portable.base_executor_operator import BaseExecutorOperator
+from tfx.orchestration.portable.data_types import ExecutionInfo
 from tfx.orchestration.portable.launcher import Launcher
 from tfx.orchestration.portable.mlmd import context_lib, execution_lib
 from tfx.proto.orchestration import pipeline_pb2
+from tfx.proto.orchestration.executable_spec_pb2 import BeamExecutableSpec, PythonClassExecutableSpec
+from tfx.proto.orchestration.execution_result_pb2 import ExecutorOutput
 from tfx.types.artifact import Artifact
 
 from pipeline.config import PipelineConfig, config_from_json, with_overrides
+
+# A run goes on where one of these has failed, and says so: no other component needs what it makes. See ADR 0014.
+OPTIONAL_NODES = frozenset({"EvaluationReport"})
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -49,14 +56,34 @@ class NodeResult:
     outputs: Mapping[str, Sequence[Artifact]]
 
 
-def launch_node(pipeline: pipeline_pb2.Pipeline, node_id: str) -> NodeResult:
+class NotCachedError(BaseException):
+    """A node that is not in the cache was launched with `only_cached`.
+
+    What its executor would have found is left as it is, for an attempt that may run it: as no Exception, this passes
+    through TFX's launcher as the end of the process would.
+    """
+
+
+class _NoExecutor(BaseExecutorOperator):
+    """In the place of TFX's operators, which import the executor."""
+
+    SUPPORTED_EXECUTOR_SPEC_TYPE: ClassVar[list[type]] = [BeamExecutableSpec, PythonClassExecutableSpec]
+    SUPPORTED_PLATFORM_CONFIG_TYPE: ClassVar[list[type]] = []
+
+    def run_executor(self, execution_info: ExecutionInfo) -> ExecutorOutput:
+        raise NotCachedError(execution_info.pipeline_node.node_info.id)
+
+
+def launch_node(pipeline: pipeline_pb2.Pipeline, node_id: str, *, only_cached: bool = False) -> NodeResult:
     """Runs one node: resolves its inputs, asks the cache, runs its executor, publishes its outputs.
 
     Args:
         pipeline: The compiled pipeline, with its run id set.
         node_id: The node's id.
+        only_cached: Whether to run no executor.
 
     Raises:
+        NotCachedError: With `only_cached`, an executor would have to run.
         RuntimeError: The node's inputs are not there, so that it did not run.
         Exception: Whatever its executor raises.
     """
@@ -76,6 +103,9 @@ def launch_node(pipeline: pipeline_pb2.Pipeline, node_id: str) -> NodeResult:
         pipeline_runtime_spec=pipeline.runtime_spec,
         executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
         custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
+        custom_executor_operators=dict.fromkeys(_NoExecutor.SUPPORTED_EXECUTOR_SPEC_TYPE, _NoExecutor)
+        if only_cached
+        else None,
     ).launch()
     if execution is None or execution.execution_id is None:
         raise RuntimeError(f"{node_id} did not run: an input is missing from the metadata store")
@@ -84,6 +114,13 @@ def launch_node(pipeline: pipeline_pb2.Pipeline, node_id: str) -> NodeResult:
         if not execution_lib.is_execution_successful(record):
             raise RuntimeError(f"{node_id} did not run: its inputs could not be resolved")
         return _read_result(metadata, record)
+
+
+def uses_beam(pipeline: pipeline_pb2.Pipeline, node_id: str) -> bool:
+    """Returns whether a node's executor runs on Beam."""
+    deployment = runner_utils.extract_local_deployment_config(pipeline)
+    executor = runner_utils.extract_executor_spec(deployment, node_id)
+    return isinstance(executor, BeamExecutableSpec)
 
 
 def clear_away(pipeline: pipeline_pb2.Pipeline) -> None:
@@ -143,6 +180,8 @@ def compile_for_run(config: PipelineConfig, run_id: str, store: ConnectionConfig
         run_id: The run's id, the same for all its nodes.
         store: Where the metadata is.
     """
+    from tfx.dsl.compiler.compiler import Compiler
+
     from pipeline.pipeline import create_pipeline
 
     pipeline = create_pipeline(config)
@@ -169,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from pipeline.kfp_outputs import write_outputs
     from pipeline.metadata_store import connect
-    from pipeline.pipeline import OPTIONAL_NODES
+    from pipeline.preflight import check_beam
 
     # As a container's first process, Python would not end by SIGTERM, only by the SIGKILL that follows.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -178,7 +217,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = with_overrides(config_from_json(options.config), options.overrides)
     result, problem = None, ""
     try:
-        result = launch_node(compile_for_run(config, options.run_id, connect(options.metadata)), options.node)
+        compiled = compile_for_run(config, options.run_id, connect(options.metadata))
+        if uses_beam(compiled, options.node):
+            check_beam(config.beam, {"log.path": config.log.path, "runs_dir": config.runs_dir})
+        result = launch_node(compiled, options.node)
         _LOGGER.info("%s: %s", options.node, "taken from the cache" if result.cached else "done")
     except Exception as error:
         if options.node not in OPTIONAL_NODES:

@@ -29,7 +29,7 @@ from components.model_pusher.component import ModelPusher
 from components.schema_gate.component import SchemaGate
 from components.serving_check.component import ServingCheck
 from components.transform_by_day.component import TransformByDay
-from pipeline.beam import LOCAL_BEAM_ARGS
+from pipeline.beam import beam_args
 from pipeline.config import PipelineConfig, config_to_json
 from pipeline.evaluation import make_eval_config
 from pipeline.fingerprint import source_fingerprint
@@ -38,9 +38,6 @@ from schemas.features import NumericFeature, load_spec
 from trainer.run import run_fn
 from trainer.tuner import tuner_fn
 from transform.preprocessing import preprocessing_fn
-
-# A run goes on where one of these has failed, and says so: no other component needs what it makes. See ADR 0014.
-OPTIONAL_NODES = frozenset({"EvaluationReport"})
 
 
 def create_pipeline(config: PipelineConfig) -> Pipeline:
@@ -215,7 +212,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         ],
         enable_cache=True,
         metadata_connection_config=sqlite_metadata_connection_config(str(home / "metadata.sqlite")),
-        beam_pipeline_args=list(config.beam_args or LOCAL_BEAM_ARGS),
+        beam_pipeline_args=beam_args(config.beam),
     )
 
 

@@ -46,6 +46,12 @@ class Bayes:
         rest = 1 - probabilities
         self._loss -= float(np.sum(probabilities * np.log(probabilities) + rest * np.log(rest)))
 
+    def merge(self, other: Bayes) -> None:
+        """Adds the rows of another one."""
+        self._rows += other._rows
+        self._clicks += other._clicks
+        self._loss += other._loss
+
     @property
     def auc(self) -> float:
         """The AUC to be expected, to about 1e-5."""
@@ -78,15 +84,19 @@ class PlantedDeepFM:
             size = len(field.domain) or min(_MOST_IDS, max(2, field.num_buckets // 4))
             self._sizes[_table(field)] = max(size, self._sizes.get(_table(field), 0))
         spread = 1 / math.sqrt(max(1, len(self._fields)))
-        self._rows = {
-            table: generator.normal(0, spread, (size + num_days * _COLD_IDS, 1 + _DIM)).astype(np.float32)
-            for table, size in self._sizes.items()
-        }
-        self._kernel = generator.normal(0, 1, (len(self._fields) * _DIM, _UNITS)).astype(np.float32)
-        most = max((len(rows) for rows in self._rows.values()), default=0)
-        self._texts = pa.array([f"{id_:08x}" for id_ in range(most)])
-        self._output = generator.normal(0, 1 / math.sqrt(_UNITS), _UNITS).astype(np.float32)
-        self._slopes = generator.normal(0, 0.5 / math.sqrt(max(1, len(self._numbers))), len(self._numbers))
+
+        def normal(*shape: int) -> Array:
+            return generator.standard_normal(shape, np.float32)
+
+        heights = {table: size + num_days * _COLD_IDS for table, size in self._sizes.items()}
+        self._linear = {table: spread * normal(height) for table, height in heights.items()}
+        self._factors = {table: spread * normal(height, _DIM) for table, height in heights.items()}
+        self._kernel = normal(len(self._fields) * _DIM, _UNITS)
+        # Eight characters each, as one number: so an array of strings is made of one of ids without a loop.
+        texts = "".join(f"{id_:08x}" for id_ in range(max(heights.values(), default=0)))
+        self._texts = np.frombuffer(texts.encode(), np.int64)
+        self._output = normal(_UNITS) / math.sqrt(_UNITS)
+        self._slopes = normal(len(self._numbers)) * 0.5 / math.sqrt(max(1, len(self._numbers)))
 
     def draw(self, day: int, chunk: int, num_rows: int) -> tuple[dict[str, pa.Array], Array]:
         """Draws impressions; the same ones each time.
@@ -99,48 +109,61 @@ class PlantedDeepFM:
         Returns:
             The columns of all features by their names, and the probabilities of a click, float64; [num_rows] each.
         """
-        generator = np.random.default_rng([self._seed, 1, day, chunk])
+        generator = np.random.Generator(np.random.SFC64([self._seed, 1, day, chunk]))
         columns: dict[str, pa.Array] = {}
-        looked_up = np.empty((num_rows, len(self._fields), 1 + _DIM), np.float32)
+        logits = np.full(num_rows, _BIAS, np.float32)
+        vectors = np.empty((num_rows, len(self._fields), _DIM), np.float32)
         for index, field in enumerate(self._fields):
             lengths = np.ones(num_rows, np.int64)
             if isinstance(field, IdSequence):
                 lengths = generator.integers(0, min(field.max_length, _MOST_IN_SEQUENCE) + 1, num_rows)
             ids = self._draw_ids(field, day, int(lengths.sum()), generator)
-            rows = self._rows[_table(field)][ids]
+            linear, factors = self._linear[_table(field)][ids], self._factors[_table(field)].take(ids, 0, mode="clip")
             if isinstance(field, IdSequence):
-                rows = _means(rows, lengths)
+                linear, factors = _means(linear[:, None], lengths)[:, 0], _means(factors, lengths)
                 offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
                 columns[field.name] = pa.ListArray.from_arrays(offsets, self._raw(field, ids))
             else:
                 columns[field.name] = self._raw(field, ids)
-            looked_up[:, index] = rows
-        vectors = looked_up[:, :, 1:].reshape(num_rows, -1)
-        total = vectors.reshape(num_rows, len(self._fields), _DIM).sum(1)
-        pairs = 0.5 * ((total * total).sum(1) - np.einsum("nd,nd->n", vectors, vectors))
-        logits = _BIAS + looked_up[:, :, 0].sum(1) + pairs + np.tanh(vectors @ self._kernel) @ self._output
+            logits += linear
+            vectors[:, index] = factors
+        logits += self._interactions(vectors.reshape(num_rows, -1))
         for number, slope in zip(self._numbers, self._slopes, strict=True):
             values = _draw_numbers(number, num_rows, generator)
             columns[number.name] = pa.array(values)
-            logits += (slope * np.tanh(_standardized(number, values))).astype(np.float32)
+            logits += slope * np.tanh(_standardized(number, values))
         return columns, 1 / (1 + np.exp(-logits.astype(np.float64)))
+
+    def _interactions(self, vectors: Array) -> Array:
+        """Returns the FM term and the layer's output, float32 [rows], of the factors [rows, fields * dim]."""
+        # Products of matrices: sums over short axes take several times as long.
+        total = vectors @ np.tile(np.eye(_DIM, dtype=np.float32), (len(self._fields), 1))  # [rows, dim]
+        pairs = np.einsum("nd,nd->n", total, total) - np.einsum("nd,nd->n", vectors, vectors)
+        result: Array = 0.5 * pairs + np.tanh(vectors @ self._kernel) @ self._output
+        return result
 
     def _raw(self, field: IdFeature | IdSequence, ids: Array) -> pa.Array:
         """Returns ids as the log has them: a domain's values, hexadecimal text, or numbers from 1 on."""
         if field.domain:
             return pa.array(list(field.domain)).take(pa.array(ids))
-        return self._texts.take(pa.array(ids)) if field.dtype == "string" else pa.array(ids + 1)
+        if field.dtype != "string":
+            return pa.array(ids + 1)
+        offsets = np.arange(0, 8 * len(ids) + 1, 8, np.int32)
+        return pa.StringArray.from_buffers(len(ids), pa.py_buffer(offsets), pa.py_buffer(self._texts.take(ids)))
 
     def _draw_ids(self, field: IdFeature | IdSequence, day: int, count: int, generator: np.random.Generator) -> Array:
         size = self._sizes[_table(field)]
         # P(rank < r) = log(1 + r) / log(1 + size): Zipf's law with exponent 1.
-        ranks = np.exp(generator.random(count) * math.log(size + 1)).astype(np.int64) - 1
+        uniform = generator.random(count, np.float32)
+        ids = np.exp(uniform * np.float32(math.log(size + 1))).astype(np.int32) - 1
+        np.minimum(ids, size - 1, out=ids)
         if field.domain:
-            return np.minimum(ranks, size - 1)
-        ids = (np.minimum(ranks, size - 1) - day) % size
-        cold = np.flatnonzero(generator.random(count) < _COLD_SHARE)
+            return ids.astype(np.intp)
+        ids -= day % size
+        ids += (ids < 0) * np.int32(size)
+        cold = generator.integers(0, max(count, 1), generator.binomial(count, _COLD_SHARE))
         ids[cold] = size + day * _COLD_IDS + generator.integers(0, _COLD_IDS, len(cold))
-        return ids
+        return ids.astype(np.intp)  # as numpy's own indices are
 
 
 def _table(field: IdFeature | IdSequence) -> str:
@@ -158,15 +181,16 @@ def _means(rows: Array, lengths: Array) -> Array:
 def _draw_numbers(feature: NumericFeature, count: int, generator: np.random.Generator) -> Array:
     low, high = feature.minimum, feature.maximum
     if math.isfinite(low) and math.isfinite(high):
-        values = generator.uniform(low, high, count)
+        values = low + generator.random(count, np.float32) * (high - low)
     else:
-        values = generator.lognormal(1, 1, count)
+        values = np.exp(1 + generator.standard_normal(count, np.float32))
         values = values + low if math.isfinite(low) else np.minimum(values, high)
     return np.floor(values).astype(np.int64) if feature.dtype == "int64" else values.astype(np.float32)
 
 
 def _standardized(feature: NumericFeature, values: Array) -> Array:
     """Returns values of about mean 0 and variance 1."""
+    values = values.astype(np.float32)
     low, high = feature.minimum, feature.maximum
     if math.isfinite(low) and math.isfinite(high):
         return (values - (low + high) / 2) / max((high - low) / math.sqrt(12), 1e-6)

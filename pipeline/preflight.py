@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import pathlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from components.evaluation.derived import derived_columns
 from components.impression_log_example_gen.columns import find_columns
 from components.impression_log_example_gen.log import LogError, find_days, is_partitioned, parse_day
 from components.impression_log_example_gen.window import split_days, up_to
+from pipeline.beam import BeamConfig
+from pipeline.beam_check import beam_problems
 from pipeline.config import ConfigError, PipelineConfig
 from pipeline.schema_file import find_schema
 from schemas.features import FeatureSpec, load_spec
@@ -32,8 +34,24 @@ def check(config: PipelineConfig) -> None:
         PreflightError: The run cannot succeed.
     """
     problems = [*_spec_problems(config), *_log_problems(config)]
+    problems += beam_problems(config.beam, {"log.path": config.log.path, "runs_dir": config.runs_dir})
     # Last, so that a run that cannot start leaves no folder behind.
     problems = problems or list(_folder_problems(config))
+    if problems:
+        raise PreflightError("\n".join(problems))
+
+
+def check_beam(config: BeamConfig, folders: Mapping[str, str]) -> None:
+    """Checks that the Beam runner can be used.
+
+    Args:
+        config: Where the Beam steps run.
+        folders: What the workers read and write, by the names that the user knows it by.
+
+    Raises:
+        PreflightError: It cannot.
+    """
+    problems = list(beam_problems(config, folders))
     if problems:
         raise PreflightError("\n".join(problems))
 

@@ -21,7 +21,7 @@ from components.impression_log_example_gen.ingest import (
 )
 from components.impression_log_example_gen.log import LogError, find_days, find_files, format_of, is_partitioned
 from components.impression_log_example_gen.portions import Portion, cut, whole
-from pipeline.beam import LOCAL_BEAM_ARGS
+from pipeline.beam import beam_args
 from pipeline.config import PipelineConfig
 from pipeline.predict import Model, ModelError, load_model
 from pipeline.score_portion import ScorePortion
@@ -127,7 +127,7 @@ def _check_features(model: Model, spec: FeatureSpec, directory: pathlib.Path) ->
 
 def _score_portions(config: PipelineConfig, spec: FeatureSpec, portions: list[Portion], work: ScorePortion) -> Outcome:
     """Scores once, and portions with a corrupt file again, without it: as the ingestion leaves it out as a whole."""
-    make_pipeline = functools.partial(beam.Pipeline, argv=list(config.beam_args or LOCAL_BEAM_ARGS))
+    make_pipeline = functools.partial(beam.Pipeline, argv=beam_args(config.beam))
     reports = run_portions(make_pipeline, portions, work, work.folder)
     corrupt = find_corrupt(reports)
     rows_of_file = rows_of_files(reports)

@@ -25,7 +25,7 @@ from rich.text import Text
 
 from pipeline.config import PipelineConfig, config_to_json
 
-CHILD = (sys.executable, "-m", "pipeline.local")
+CHILD = (sys.executable, "-m", "pipeline.repeat")
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 
 _NAME_WIDTH = 24
@@ -42,9 +42,15 @@ class RunFailedError(RuntimeError):
         super().__init__(f"{component or 'the run'} failed\n{' '.join(cause.split())}\nlog: {log}")
 
 
-# For a process that trains. With pages of 2 MB, the address of the page that a row of a large embedding table is on is
-# mostly at hand.
-HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+def training_environment() -> dict[str, str]:
+    """Returns the environment variables of a process that trains; what the user has set goes before them.
+
+    With pages of 2 MB, the address of the page that a row of a large embedding table is on is mostly at hand. The
+    threads of one operation are half of the cores: a thread that has done its part waits for the others busily, on a
+    core that could have parsed the next batch.
+    """
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    return {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "TF_NUM_INTRAOP_THREADS": str(threads)}
 
 
 def supervise(
@@ -194,7 +200,9 @@ def _start(
             stderr=subprocess.STDOUT,
             pass_fds=inherited,
             start_new_session=True,
-            env=HUGE_PAGES | dict(os.environ) | {"PYTHONUNBUFFERED": "1"},  # a killed child's last lines are in the log
+            env=training_environment()
+            | dict(os.environ)
+            | {"PYTHONUNBUFFERED": "1"},  # a killed child's last lines are in the log
         )
 
 

@@ -127,14 +127,14 @@ class _Writer:
                 for chunk in self._draw_day(threads, day, num_rows):
                     writer = writer or pq.ParquetWriter(partition / "part-0.parquet", chunk.table.schema)
                     writer.write_table(chunk.table)
-                    for bayes in (overall, of_day):
-                        bayes.add(chunk.probabilities)
+                    of_day.add(chunk.probabilities)
                     num_clicks, num_bad, done = (
                         num_clicks + chunk.num_clicks, num_bad + chunk.num_bad, done + chunk.table.num_rows,
                     )  # fmt: skip
                     progress(done)
                 if writer:
                     writer.close()
+                overall.merge(of_day)
         last = FIRST_DAY + datetime.timedelta(len(self._rows_of_day) - 1)
         return SyntheticLog(
             done, num_clicks, num_bad, FIRST_DAY.isoformat(), last.isoformat(),
@@ -154,8 +154,8 @@ class _Writer:
     def _draw(self, day: int, number: int, num_rows: int) -> _Chunk:
         columns, probabilities = self._model.draw(day, number, num_rows)
         generator = np.random.default_rng([self._seed, 2, day, number])
-        labels = (generator.random(num_rows) < probabilities).astype(np.int64)
-        is_bad = generator.random(num_rows) < self._bad_rate
+        labels = (generator.random(num_rows, np.float32) < probabilities).astype(np.int64)
+        is_bad = generator.random(num_rows, np.float32) < self._bad_rate
         num_clicks = int(labels[~is_bad].sum())
         labels[is_bad] = BAD_LABEL
         columns[self._spec.label.name] = pa.array(labels)

@@ -41,18 +41,25 @@ class Checkpoints:
     Args:
         directory: Where they are: `<step>/` of the newest step, and of the one at the end of the best epoch.
         model: The model, with its optimizer built.
+        is_writer: Whether this process writes; of several workers that train together one does, and all read.
     """
 
-    def __init__(self, directory: pathlib.Path, model: keras.Model) -> None:
+    def __init__(self, directory: pathlib.Path, model: keras.Model, is_writer: bool = True) -> None:
         self.directory = directory
-        for before in directory.glob("*.old"):  # of an exchange that was cut off, the newer one not yet in its place
-            if not before.with_suffix("").exists():
-                before.rename(before.with_suffix(""))
+        self._is_writer = is_writer
+        if is_writer:
+            for before in directory.glob(
+                "*.old"
+            ):  # of an exchange that was cut off before the newer one was in its place
+                if not before.with_suffix("").exists():
+                    before.rename(before.with_suffix(""))
         variables = [*model.variables, *model.optimizer.variables, *model.optimizer.rest.variables]
         self._state = tf.train.Checkpoint(variables={str(index): v.value for index, v in enumerate(variables)})
 
     def write(self, step: int, progress: Progress) -> None:
         """Writes the newest state and removes the ones before, but for the best epoch's."""
+        if not self._is_writer:
+            return
         older = self._steps()
         self._write(str(step), dataclasses.asdict(progress))
         for name in older:

@@ -92,6 +92,7 @@ class TrainingConfig:
             evaluated and exported is corrected for it: p / (p + (1 - p) / rate).
         checkpoint_steps: Steps after which the training's state is written, so that it can be resumed; 0 for never.
         checkpoint_minutes: Minutes after which it is; 0 for never. Each epoch's end is written too.
+        workers_minutes: Minutes that the chief waits for the other workers to start, where `TF_CONFIG` names some.
         seed: Seed of initialization, shuffling, sampling and dropout.
     """
 
@@ -111,6 +112,7 @@ class TrainingConfig:
     negative_sampling_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
     checkpoint_minutes: NonNegative = 10.0
+    workers_minutes: Annotated[float, Field(gt=0)] = 10.0
     seed: int = 1
 
     def __post_init__(self) -> None:

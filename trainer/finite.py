@@ -14,13 +14,13 @@ class NonFiniteLossError(ValueError):
     """The loss of a training batch is NaN or infinite; the message names the feature."""
 
 
-def find_offender(spec: FeatureSpec, batch: Mapping[str, Any], table: Any) -> str:
+def find_offender(spec: FeatureSpec, batch: Mapping[str, Any], rows: Any) -> str:
     """Returns in words which feature of a batch made its loss NaN or infinite.
 
     Args:
         spec: The data set.
         batch: `ids`, `numbers`, `label` and `weight`, as far as there are such, as numpy arrays.
-        table: The embedding table, float32 [num_rows, 1 + dim], or None.
+        rows: What the embedding table has at each position, float32 [batch, num_positions, 1 + dim], or None.
     """
     names = [feature.name for feature in spec.numbers]
     for key, columns in ((NUMBERS, names), (LABEL, [spec.label.name]), (WEIGHT, [spec.weight or ""])):
@@ -30,13 +30,14 @@ def find_offender(spec: FeatureSpec, batch: Mapping[str, Any], table: Any) -> st
             bad = np.flatnonzero(~np.isfinite(column))
             if len(bad):
                 return f"{name} is {column[bad[0]]} in {len(bad)} of {len(column)} examples"
-    if table is not None:
+    if rows is not None:
         for field in spec.id_fields:
             ids = batch[IDS][:, field.positions]
-            rows = np.unique(ids[ids > 0] + field.row_offset)
-            bad = rows[~np.isfinite(table[rows]).all(axis=1)]
+            is_bad = ~np.isfinite(rows[:, field.positions]).all(axis=2)
+            bad = np.unique(ids[is_bad & (ids > 0)])
             if len(bad):
-                return f"the embeddings of {len(bad)} of {len(rows)} ids of {field.name} are not finite"
+                num_ids = len(np.unique(ids[ids > 0]))
+                return f"the embeddings of {len(bad)} of {num_ids} ids of {field.name} are not finite"
     if names and len(batch[NUMBERS]):
         largest = np.abs(batch[NUMBERS]).max(axis=0)
         worst = int(largest.argmax())

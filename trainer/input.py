@@ -6,6 +6,7 @@ parsed, shuffled and cut into batches, and no step handles an example by itself.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
@@ -15,6 +16,36 @@ from schemas.features import LABEL, WEIGHT
 CHUNK = 1024  # records that are parsed together
 
 Features = dict[str, tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """Which examples of each batch are one worker's: every `number`-th, from `rank` on.
+
+    A batch that cannot be divided is filled up with its first example, at weight 0, so that all workers take the same
+    number of steps, with the same number of examples. The weights of such a batch are greater in turn: the mean of
+    the workers' mean losses is always the mean over the batch's examples.
+
+    Attributes:
+        rank: The worker's place among the workers.
+        number: How many workers there are.
+    """
+
+    rank: int = 0
+    number: int = 1
+
+    def take(self, examples: Features) -> Features:
+        """Returns the worker's examples of a batch, with their weights in it."""
+        size = tf.shape(examples[LABEL])[0]
+        own = -(-size // self.number)
+        places = tf.range(own) * self.number + self.rank
+        is_filler = places >= size
+        taken = {name: tf.gather(values, tf.where(is_filler, 0, places)) for name, values in examples.items()}
+        factors = tf.where(is_filler, 0.0, tf.cast(own * self.number, tf.float32) / tf.cast(size, tf.float32))
+        return taken | {WEIGHT: taken[WEIGHT] * factors if WEIGHT in taken else factors}
+
+
+ALL = Share()
 
 
 def read_chunks(
@@ -45,21 +76,24 @@ def shuffled_batches(
     seed: int,
     negative_sampling_rate: float = 1.0,
     position: tf.Variable | None = None,
+    share: Share = ALL,
 ) -> tf.data.Dataset:
     """Returns one epoch of shuffled batches: each run of `shuffle_buffer` examples is put in a random order.
 
     Args:
         chunks: What `read_chunks` gives.
-        batch_size: Examples per batch; the last one may have fewer.
+        batch_size: Examples per batch of all workers together; the last one may have fewer.
         shuffle_buffer: Examples that are shuffled together.
         seed: Seed of the order and of the sampling.
         negative_sampling_rate: Share of the examples without a click that is used, drawn anew in each epoch.
         position: int64 [2], the epoch and the batch at which the next iteration begins; an iteration sets it to the
             begin of the next epoch. The order is drawn from the epoch and the seed, so that a training can be resumed
             in the middle of an epoch.
+        share: Which examples of each batch are taken: the workers' batches together are those of one worker.
 
     Returns:
-        Batches of (features, label [batch, 1]), or of (features, label, weight [batch]) where there are weights.
+        Batches of (features, label [batch, 1]), or of (features, label, weight [batch]) where there are weights or
+        several workers.
     """
     windows = chunks.rebatch(shuffle_buffer).enumerate()
     begin = tf.Variable([0, 0], dtype=tf.int64) if position is None else position
@@ -84,12 +118,16 @@ def shuffled_batches(
         return windows.map(shuffle).prefetch(1).rebatch(batch_size).skip(epoch_and_batch[1])
 
     # Not a data set's own shuffling, whose order in a later epoch cannot be had without the epochs before it.
-    return _for_fit(tf.data.Dataset.from_tensors(0).map(take_position).flat_map(one_epoch))
+    batches = tf.data.Dataset.from_tensors(0).map(take_position).flat_map(one_epoch)
+    return _for_fit(batches if share is ALL else batches.map(share.take))
 
 
-def ordered_batches(chunks: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-    """Returns all examples of the chunks once, in their order; batches as in `shuffled_batches`."""
-    return _for_fit(chunks.rebatch(batch_size))
+def ordered_batches(chunks: tf.data.Dataset, batch_size: int, share: Share = ALL) -> tf.data.Dataset:
+    """Returns all examples of the chunks once, in their order; batches as in `shuffled_batches`.
+
+    Of several workers each gets whole batches, every `share.number`-th.
+    """
+    return _for_fit(chunks.rebatch(batch_size).shard(share.number, share.rank))
 
 
 def _for_fit(batches: tf.data.Dataset) -> tf.data.Dataset:

@@ -14,9 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from schemas.features import IdField
+from trainer.rows import RowTable
 
 
-class EmbeddingTable(keras.layers.Layer):
+class EmbeddingTable(RowTable):
     """All fields' embeddings in one table, read with one gather a batch.
 
     A row holds an id's linear weight `w` and its factors `v`: `[w, v_1 ... v_dim]`. Each field's buckets stand at an
@@ -41,14 +42,15 @@ class EmbeddingTable(keras.layers.Layer):
         seed: int,
         id_dropout: float = 0.0,
     ) -> None:
-        super().__init__(name="embedding_table")
+        def initial(shape: tuple[int, int], dtype: str) -> tf.Tensor:
+            factors = keras.random.normal((shape[0], shape[1] - 1), stddev=stddev, dtype=dtype, seed=seed)
+            factors *= tf.cast(tf.range(shape[0]) > 0, dtype)[:, tf.newaxis]
+            return tf.concat([tf.zeros([shape[0], 1], dtype), factors], axis=1)
+
+        super().__init__(num_rows, 1 + dim, initial, name="embedding_table")
         self._fields = tuple(fields)
         self._id_dropout = id_dropout
         self._dropout_seed = keras.random.SeedGenerator(seed) if id_dropout else None
-        self._num_rows = num_rows
-        self._dim = dim
-        self._stddev = stddev
-        self._seed = seed
         sizes = [field.num_positions for field in fields]
         self._offsets = np.repeat(np.array([field.row_offset for field in fields], np.int32), sizes)
         self._unseen = np.repeat(np.array([field.unseen for field in fields], np.int32), sizes)  # [num_positions]
@@ -60,16 +62,6 @@ class EmbeddingTable(keras.layers.Layer):
             ]
         )  # [num_positions]: which of the row's ids stands there
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the table."""
-
-        def initial(shape: tuple[int, int], dtype: str) -> tf.Tensor:
-            factors = keras.random.normal((shape[0], shape[1] - 1), stddev=self._stddev, dtype=dtype, seed=self._seed)
-            factors *= tf.cast(tf.range(shape[0]) > 0, dtype)[:, tf.newaxis]
-            return tf.concat([tf.zeros([shape[0], 1], dtype), factors], axis=1)
-
-        self.table = self.add_weight(name="rows", shape=(self._num_rows, 1 + self._dim), initializer=initial)
-
     def call(self, ids: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Looks the rows up.
 
@@ -80,14 +72,21 @@ class EmbeddingTable(keras.layers.Layer):
         Returns:
             float32 [batch, num_ids, 1 + dim], the sum of an id's hashes; exactly 0 at padding.
         """
+        return self.sum_hashes(self.gather(self.rows_of(ids, training)))
+
+    def sum_hashes(self, rows: tf.Tensor) -> tf.Tensor:
+        """Adds the rows of an id's hashes up: [batch, num_positions, any] -> [batch, num_ids, any]."""
+        return _sum_hashes(rows, self._fields)
+
+    def rows_of(self, ids: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Returns the number of each position's row, int32 [batch, num_positions]; see `call`."""
         is_id = ids > 0
         ids = tf.cast(ids, tf.int32)
         if training and self._id_dropout:
             num_ids = int(self._id_of_position[-1]) + 1
             is_dropped = keras.random.uniform([tf.shape(ids)[0], num_ids], seed=self._dropout_seed) < self._id_dropout
             ids = tf.where(tf.gather(is_dropped, self._id_of_position, axis=1), self._unseen, ids)
-        rows = tf.gather(self.table.value, tf.where(is_id, ids + self._offsets, 0))
-        return _sum_hashes(rows, self._fields)
+        return tf.where(is_id, ids + self._offsets, 0)
 
     def fill_unseen(self, is_unseen: tf.Tensor) -> None:
         """Gives rows that training has not read the values of their table's row for unseen ids.
@@ -95,12 +94,12 @@ class EmbeddingTable(keras.layers.Layer):
         Args:
             is_unseen: bool [num_rows].
         """
-        source = np.arange(self._num_rows)
+        source = np.arange(self.shape[0])
         for field in self._fields:
             last = field.row_offset + field.unseen
             source[field.row_offset + 1 : last] = last
-        values = self.table.value
-        self.table.assign(tf.where(is_unseen[:, tf.newaxis], tf.gather(values, source), values))
+        values = self.values()
+        self.assign(tf.where(is_unseen[:, tf.newaxis], tf.gather(values, source), values))
 
 
 def _sum_hashes(rows: tf.Tensor, fields: Sequence[IdField]) -> tf.Tensor:

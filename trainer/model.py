@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ from trainer.config import ModelConfig
 from trainer.finite import NonFiniteLossError, find_offender
 from trainer.inference import can_infer, infer
 from trainer.layers import EmbeddingTable, TargetAttention, fm_term, interact, present_ids
+from trainer.rows import RowTable
 
 
 class DeepFM(keras.Model):
@@ -80,30 +81,37 @@ class DeepFM(keras.Model):
             if config.use_deep and field.pooling == "target_attention"
         }
 
-    def call(self, features: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+    def call(
+        self, features: Mapping[str, tf.Tensor], training: bool = False, rows: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Returns the logit of the click-through rate.
 
         Args:
             features: `ids` int64 [batch, num_positions] and `numbers` float32 [batch, num_numbers], as Transform emits.
             training: Whether dropout is on.
+            rows: The rows of all positions, float32 [batch, num_positions, 1 + dim]; None where they are to be read.
 
         Returns:
             float32 [batch, 1].
         """
-        if self.built and not training and can_infer(self):
+        if self.built and not training and rows is None and can_infer(self):
             return infer(self, features)
-        linear, fm, deep = self.terms(features, training)
+        linear, fm, deep = self.terms(features, training, rows)
         return linear + fm + deep
 
     def terms(
-        self, features: Mapping[str, tf.Tensor], training: bool = False
+        self, features: Mapping[str, tf.Tensor], training: bool = False, rows: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns the linear term, the FM term and the deep tower's output, each float32 [batch, 1]; see `call`."""
         batch_size = tf.shape(next(iter(features.values())))[0]
         linear = fm = deep = total = tf.zeros([batch_size, 1])
         tower_inputs = []
         if self._fields:
-            rows = self.embedding_table(features[IDS], training=training)  # [batch, num_ids, 1 + dim]
+            # [batch, num_ids, 1 + dim]
+            if rows is None:
+                rows = self.embedding_table(features[IDS], training=training)  # [batch, num_ids, 1 + dim]
+            else:
+                rows = self.embedding_table.sum_hashes(rows)
             if training and self._embedding_l2:
                 self.add_loss(self._embedding_l2 * tf.reduce_sum(tf.square(rows)) / tf.cast(batch_size, rows.dtype))
             is_id = present_ids(features[IDS], self._fields)
@@ -128,41 +136,50 @@ class DeepFM(keras.Model):
         zero = tf.zeros([batch_size, 1])
         return linear + self.bias.value if self.use_linear else zero, fm if self.use_fm else zero, deep
 
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
-        """Keras's loss; one that is NaN or infinite in training is a `NonFiniteLossError` before any weight changes."""
-        loss = super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
-        if not training:
-            return loss
-        values = [x[name] for name in self._inputs] + [y] + ([] if sample_weight is None else [sample_weight])
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """Keras's step, but that each different row of the batch is read once, with its slots, and written once.
 
-        @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
-        def checked(loss: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-            stopped = tf.cond(
-                tf.math.is_finite(loss),
-                lambda: tf.constant(0.0),
-                lambda: tf.ensure_shape(tf.numpy_function(self._find_offender, values, tf.float32), []),
-            )
+        A loss that is NaN or infinite is a `NonFiniteLossError` before any weight changes.
+        """
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        variables = self.trainable_variables
+        sources = {variable.path: variable.value for variable in variables}
+        read = rows = None
+        with tf.GradientTape() as tape:
+            if self._fields:
+                read = self.embedding_table.read(self.embedding_table.rows_of(x[IDS], training=True))
+                tape.watch(read.values)
+                sources[self.embedding_table.table.path] = read.values
+                rows = tf.gather(read.values, read.position)
+            y_pred = self(x, training=True, rows=rows)
+            loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+        gradients = tape.gradient(loss, sources)
+        if read is not None:
+            of_rows = tf.convert_to_tensor(gradients[self.embedding_table.table.path])  # summed: [num_read, 1 + dim]
+            gradients[self.embedding_table.table.path] = tf.IndexedSlices(of_rows, read.rows)
+        with tf.control_dependencies([self._check(loss, x, y, sample_weight)]):
+            self.optimizer.apply([gradients[variable.path] for variable in variables], variables, read)
+        for metric in self.metrics:
+            if metric.name == "loss":  # of the replica's examples; `loss` is the replica's share of the mean
+                of_replica = loss * tf.distribute.get_strategy().num_replicas_in_sync
+                metric.update_state(of_replica, sample_weight=tf.shape(y)[0])
+        return dict(self.compute_metrics(x, y, y_pred, sample_weight))
 
-            def gradient(d_loss: tf.Tensor) -> tf.Tensor:
-                with tf.control_dependencies([stopped]):  # no weight changes before the check
-                    return tf.identity(d_loss)
+    def _check(self, loss: tf.Tensor, x: Mapping[str, tf.Tensor], y: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
+        """Returns a tensor that is there only where a loss is finite."""
 
-            with tf.control_dependencies([stopped]):
-                return tf.identity(loss), gradient
+        def stop() -> tf.Tensor:
+            rows = [self.embedding_table.gather(self.embedding_table.rows_of(x[IDS]))] if self._fields else []
+            values = rows + [x[name] for name in self._inputs] + [y] + ([] if weight is None else [weight])
+            return tf.ensure_shape(tf.numpy_function(self._find_offender, values, tf.float32), [])
 
-        return checked(loss)
+        return tf.cond(tf.math.is_finite(loss), lambda: tf.constant(0.0), stop)
 
     def _find_offender(self, *values: Any) -> Any:
         """Raises an error that names the feature that a batch's loss is not finite for."""
-        batch = dict(zip((*self._inputs, "label", "weight"), values, strict=False))
-        self.offender = find_offender(self.spec, batch, self.tables[0].numpy() if self._fields else None)
+        names = [*["rows"] * bool(self._fields), *self._inputs, "label", "weight"]
+        batch = dict(zip(names, values, strict=False))
+        self.offender = find_offender(self.spec, batch, batch.pop("rows", None))
         raise NonFiniteLossError(self.offender)
 
     def _attend(self, rows: tf.Tensor, is_id: tf.Tensor, pooled: tf.Tensor) -> tf.Tensor:
@@ -177,9 +194,9 @@ class DeepFM(keras.Model):
         return tf.stack(vectors, axis=1)
 
     @property
-    def tables(self) -> list[keras.Variable]:
-        """The variables that are only gathered from: the embedding table, if there are id fields."""
-        return [self.embedding_table.table] if self._fields else []
+    def tables(self) -> list[RowTable]:
+        """What is only gathered from: the embedding table, if there are id fields."""
+        return [self.embedding_table] if self._fields else []
 
     def zero_batch(self) -> dict[str, tf.Tensor]:
         """Returns a batch of one impression without any value, in the form of `call`'s features."""

@@ -19,6 +19,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainer.rows import ReadRows, RowTable
+from trainer.workers import ALONE, Workers
+
 
 class RowRule(abc.ABC):
     """How one table's rows are updated."""
@@ -35,7 +38,7 @@ class RowRule(abc.ABC):
     @abc.abstractmethod
     def step(
         self, gradient: tf.Tensor, slots: tf.Tensor, learning_rate: tf.Tensor, step: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Computes one step of the rows that a batch read.
 
         Args:
@@ -45,7 +48,7 @@ class RowRule(abc.ABC):
             step: The number of this step, from 1: float32 [].
 
         Returns:
-            What to subtract from the rows, [num_rows, width], and their new slots.
+            What to subtract from the rows, [num_rows, width], and their new slots, in parts to be put side by side.
         """
 
 
@@ -67,18 +70,18 @@ class Adam(RowRule):
         self._epsilon = epsilon
 
     def slot_width(self, width: int) -> int:
-        """Both moments, side by side: one gather and one scatter serve both."""
+        """Both moments."""
         return 2 * width
 
     def step(
         self, gradient: tf.Tensor, slots: tf.Tensor, learning_rate: tf.Tensor, step: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """See `RowRule.step`."""
         m, v = tf.split(slots, 2, axis=1)
         m += (gradient - m) * (1 - self._beta_1)
         v += (tf.square(gradient) - v) * (1 - self._beta_2)
         rate = learning_rate * tf.sqrt(1 - tf.pow(self._beta_2, step)) / (1 - tf.pow(self._beta_1, step))
-        return m * rate / (tf.sqrt(v) + self._epsilon), tf.concat([m, v], axis=1)
+        return m * rate / (tf.sqrt(v) + self._epsilon), [m, v]
 
 
 class Adagrad(RowRule):
@@ -106,10 +109,10 @@ class Adagrad(RowRule):
 
     def step(
         self, gradient: tf.Tensor, slots: tf.Tensor, learning_rate: tf.Tensor, step: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """See `RowRule.step`."""
         accumulator = slots + self._squares(gradient)
-        return learning_rate * gradient / tf.sqrt(accumulator + self._epsilon), accumulator
+        return learning_rate * gradient / tf.sqrt(accumulator + self._epsilon), [accumulator]
 
     def _squares(self, gradient: tf.Tensor) -> tf.Tensor:
         return tf.square(gradient)
@@ -132,6 +135,27 @@ class RowwiseAdagrad(Adagrad):
 ROW_RULES = {"adam": Adam, "adagrad": Adagrad, "rowwise_adagrad": RowwiseAdagrad}
 
 
+class FusedAdam(keras.optimizers.Adam):
+    """`keras.optimizers.Adam`, which is a dozen operations a variable, as one operation a variable."""
+
+    def update_step(self, gradient: tf.Tensor, variable: Any, learning_rate: tf.Tensor) -> None:
+        """Updates a variable and its moments in place."""
+        index = self._get_variable_index(variable)
+        step = tf.cast(self.iterations.value + 1, tf.float32)
+        tf.raw_ops.ResourceApplyAdam(
+            var=(variable.value if isinstance(variable, keras.Variable) else variable).handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=tf.cast(learning_rate, tf.float32),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
 class RowSparse(keras.optimizers.Optimizer):
     """A Keras optimizer for all variables but the tables, which are updated row by row.
 
@@ -140,19 +164,25 @@ class RowSparse(keras.optimizers.Optimizer):
     Args:
         rest: The optimizer of all other variables.
         rule: How a table's rows are updated.
-        tables: The tables: variables [num_rows, width] that the model only gathers from.
+        tables: The tables, which get their slots when the optimizer is built.
         l2: lambda of the penalty `lambda / 2 * |table|^2`, which `shrink_tables` applies.
+        workers: Those whose gradients make a step together.
     """
 
     def __init__(
-        self, rest: keras.optimizers.Optimizer, rule: RowRule, tables: Sequence[keras.Variable], l2: float = 0.0
+        self,
+        rest: keras.optimizers.Optimizer,
+        rule: RowRule,
+        tables: Sequence[RowTable],
+        l2: float = 0.0,
+        workers: Workers = ALONE,
     ) -> None:
         super().__init__(learning_rate=0.0, name="row_sparse")
+        self._workers = workers
         self._l2 = l2
         self.rest = rest
         self._rule = rule
-        self._tables = {table.path for table in tables}
-        self._slots: dict[str, keras.Variable] = {}
+        self._tables = {table.table.path: table for table in tables}
 
     @property
     def learning_rate(self) -> Any:
@@ -174,75 +204,78 @@ class RowSparse(keras.optimizers.Optimizer):
         Args:
             variables: All trainable variables of the model.
         """
-        super().build(variables)
+        # Not the tables, which are other variables afterwards.
+        dense = [variable for variable in variables if variable.path not in self._tables]
+        super().build(dense)
         if self._l2:
             # The logarithm of what the tables shrink by, of the steps since they last did.
             self._shrinkage = self.add_variable(shape=(), initializer="zeros", name="shrinkage")
-        self.rest.build([variable for variable in variables if variable.path not in self._tables])
-        for table in variables:
-            if table.path in self._tables:
-                num_rows, width = table.shape
-                self._slots[table.path] = self.add_variable(
-                    shape=(num_rows, self._rule.slot_width(width)),
-                    initializer=keras.initializers.Constant(self._rule.initial_slot),
-                    name=f"{table.name}_slots",
-                )
+        self.rest.build(dense)
+        for table in self._tables.values():
+            table.add_slots(self._rule.slot_width(table.shape[1]), self._rule.initial_slot)
 
-    def slots(self, table: keras.Variable) -> keras.Variable:
-        """Returns what is kept for a table's rows, float32 [num_rows, slot_width]."""
-        return self._slots[table.path]
-
-    def is_untouched(self, table: keras.Variable) -> tf.Tensor:
+    def is_untouched(self, table: RowTable) -> tf.Tensor:
         """Returns which of a table's rows no step has read: bool [num_rows]."""
-        return tf.reduce_all(tf.equal(self.slots(table).value, self._rule.initial_slot), axis=1)
+        return tf.reduce_all(tf.equal(table.slots(), self._rule.initial_slot), axis=1)
 
     def shrink_tables(self) -> None:
         """Applies the penalty of all steps since the last call: every row times the product of (1 - rate * lambda)."""
         if self._l2:
-            for table in self._trainable_variables:
-                if table.path in self._slots:
-                    table.assign(table.value * tf.exp(self._shrinkage.value))
+            for table in self._tables.values():
+                table.assign(table.values() * tf.exp(self._shrinkage.value))
             self._shrinkage.assign(0.0)
 
-    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
+    def apply(
+        self,
+        grads: Sequence[Any],
+        trainable_variables: Sequence[keras.Variable],
+        read: ReadRows | None = None,
+    ) -> None:
         """Takes one step.
 
         Args:
-            grads: The gradients, None for a variable that the loss does not depend on.
+            grads: The gradients, None for a variable that the loss does not depend on. That of a table is a
+                `tf.IndexedSlices` of rows, [any, width].
             trainable_variables: Their variables, of those that the optimizer was built with.
+            read: What the step has read of the one table. The table's gradient is then that of `read.rows`. None where
+                the table has to be read.
         """
-        variables = list(self._trainable_variables if trainable_variables is None else trainable_variables)
-        if not self.built:
-            self.build(variables)
-        pairs = [(g, variable) for g, variable in zip(grads, variables, strict=True) if g is not None]
+        pairs = [(g, variable) for g, variable in zip(grads, trainable_variables, strict=True) if g is not None]
         # After the last batch Keras's loop runs a step that finds no more data. What of a step does not wait for the
         # batch would be done there.
         last = pairs[-1][0]
         with tf.control_dependencies([last.values if isinstance(last, tf.IndexedSlices) else last]):
-            self._apply(pairs)
+            gradients = self._workers.gradients([g for g, _ in pairs])
+            pairs = [(g, variable) for g, (_, variable) in zip(gradients, pairs, strict=True)]
+            # The rows of all workers' batches are more than this one has read.
+            self._apply(pairs, read if self._workers is ALONE else None)
 
-    def _apply(self, pairs: Sequence[tuple[Any, keras.Variable]]) -> None:
+    def _apply(self, pairs: Sequence[tuple[Any, keras.Variable]], read: ReadRows | None) -> None:
         step = tf.cast(self.rest.iterations.value + 1, tf.float32)
         learning_rate = tf.cast(keras.ops.convert_to_tensor(self.rest.learning_rate), tf.float32)
         if self._l2:
             self._shrinkage.value.assign_add(tf.math.log1p(-learning_rate * self._l2))
         for gradient, variable in pairs:
-            if variable.path in self._slots:
-                self._step_table(gradient, variable, learning_rate, step)
-        dense = [(g, variable) for g, variable in pairs if variable.path not in self._slots]
+            if variable.path in self._tables:
+                self._step_table(gradient, self._tables[variable.path], learning_rate, step, read)
+        dense = [(g, variable) for g, variable in pairs if variable.path not in self._tables]
         if dense:
             self.rest.apply([g for g, _ in dense], [variable for _, variable in dense])
         else:  # Keras does not count a step without gradients
             self.rest.iterations.assign_add(1)
 
     def _step_table(
-        self, gradient: tf.IndexedSlices, table: keras.Variable, learning_rate: tf.Tensor, step: tf.Tensor
+        self,
+        gradient: tf.IndexedSlices,
+        table: RowTable,
+        learning_rate: tf.Tensor,
+        step: tf.Tensor,
+        read: ReadRows | None,
     ) -> None:
         """Steps the table, on each device where it is mirrored: with the slices of all replicas together."""
-        slots = self._slots[table.path].value
         replica = tf.distribute.get_replica_context()
         if replica is None or replica.num_replicas_in_sync == 1:
-            self._step_rows(table.value, slots, gradient, learning_rate, step)
+            self._step_rows(table.table.value, table.shape[1], gradient, learning_rate, step, read)
             return
 
         def update(
@@ -251,31 +284,27 @@ class RowSparse(keras.optimizers.Optimizer):
             learning_rate: tf.Tensor,
             step: tf.Tensor,
         ) -> None:
-            strategy.extended.update(
-                table.value, self._step_rows, args=(slots, gradient, learning_rate, step), group=False
-            )
+            arguments = (table.shape[1], gradient, learning_rate, step)
+            strategy.extended.update(table.table.value, self._step_rows, args=arguments, group=False)
 
         replica.merge_call(update, args=(replica.all_reduce("SUM", gradient), learning_rate, step))
 
     def _step_rows(
         self,
         table: tf.Variable,
-        slots: tf.Variable,
+        width: int,
         gradient: tf.IndexedSlices,
         learning_rate: tf.Tensor,
         step: tf.Tensor,
+        read: ReadRows | None = None,
     ) -> None:
-        rows, summed = _unique_rows(gradient)
-        update, new_slots = self._rule.step(summed, tf.gather(slots, rows), learning_rate, step)
-        slots.scatter_update(tf.IndexedSlices(new_slots, rows))
-        table.scatter_sub(tf.IndexedSlices(update, rows))
-
-
-def _unique_rows(gradient: tf.IndexedSlices) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the numbers of the rows that were read, [num_rows], and their summed gradients, [num_rows, width].
-
-    That of row 0 is 0: every rule leaves a row without a gradient and without momentum where it is.
-    """
-    rows, position = tf.unique(gradient.indices)
-    summed = tf.math.unsorted_segment_sum(gradient.values, position, tf.shape(rows)[0])
-    return rows, summed * tf.cast(rows > 0, summed.dtype)[:, tf.newaxis]
+        if read:
+            rows, summed, values, slots = read.rows, gradient.values, read.values, read.slots
+        else:
+            rows, position = tf.unique(gradient.indices)
+            summed = tf.math.unsorted_segment_sum(gradient.values, position, tf.shape(rows)[0])
+            values, slots = tf.split(tf.gather(table, rows), [width, table.shape[1] - width], axis=1)
+        # Every rule leaves a row without a gradient and without momentum where it is.
+        summed *= tf.cast(rows > 0, summed.dtype)[:, tf.newaxis]
+        update, new_slots = self._rule.step(summed, slots, learning_rate, step)
+        table.scatter_update(tf.IndexedSlices(tf.concat([values - update, *new_slots], axis=1), rows))

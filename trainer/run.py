@@ -1,8 +1,7 @@
-"""The TFX Trainer's entry, and the training that it and the Tuner's trials have in common."""
+"""The TFX Trainer's entry, alone or as the chief of several workers."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -11,28 +10,42 @@ import os
 import pathlib
 import shutil
 
-import keras
 import pydantic
-import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from schemas import training_log
 from schemas.features import FeatureSpec, load_spec
 from schemas.training_log import TrainingLog
+from trainer.cluster import Cluster, WorkersError, read_cluster
 from trainer.config import ModelConfig, TrainingConfig
+from trainer.connection import connect
 from trainer.export import export
 from trainer.hyperparameters import with_hyperparameters
-from trainer.input import ordered_batches, read_chunks, shuffled_batches
-from trainer.model import DeepFM, model_fn
-from trainer.train import train
+from trainer.input import read_chunks
+from trainer.loop import fit
 from trainer.warm_start import FOLDER, save_state
+from trainer.workers import ALONE, Workers
 
 _LOGGER = logging.getLogger(__name__)
+
+# What the chief tells the other workers of its arguments.
+_OF_ALL = (
+    "train_files",
+    "eval_files",
+    "transform_graph_path",
+    "base_model",
+    "hyperparameters",
+    "custom_config",
+    "serving_model_dir",
+    "model_run_dir",
+)
 
 
 def run_fn(fn_args: FnArgs) -> None:
     """Trains a DeepFM on transformed examples and exports it with the transformation.
+
+    Where `TF_CONFIG` names other workers, with them: this process is their chief, see `docs/multi-worker.md`.
 
     Args:
         fn_args: `custom_config` has `features` (the spec's path), `model` and `training` (the fields of `ModelConfig`
@@ -41,7 +54,37 @@ def run_fn(fn_args: FnArgs) -> None:
             is one, is what a `warm_start` goes on from. The SavedModel goes to `serving_model_dir`, the
             figures of the epochs and what a later training can go on from beside it, TensorBoard's logs to
             `model_run_dir`.
+
+    Raises:
+        WorkersError: The workers of `TF_CONFIG` cannot train together.
     """
+    cluster = read_cluster(os.environ.get("TF_CONFIG"))
+    if cluster is None:
+        train_and_export(fn_args)
+        return
+    if cluster.rank:
+        raise WorkersError("TF_CONFIG makes this process a worker, not the chief: start `python -m trainer.worker`")
+    with connect(cluster, read_settings(fn_args)[2].workers_minutes) as workers:
+        workers.text(json.dumps({name: getattr(fn_args, name) for name in _OF_ALL}))
+        train_and_export(fn_args, workers)
+
+
+def help_to_train(cluster: Cluster, wait_minutes: float) -> None:
+    """Takes part in the chief's training, whose `run_fn` says what is trained on what.
+
+    Args:
+        cluster: The workers; this one is not the chief.
+        wait_minutes: How long it waits for the chief and the other workers.
+
+    Raises:
+        WorkersError: See `trainer.connection.connect`.
+    """
+    with connect(cluster, wait_minutes) as workers:
+        train_and_export(FnArgs(**json.loads(workers.text(""))), workers)
+
+
+def train_and_export(fn_args: FnArgs, workers: Workers = ALONE) -> None:
+    """Does what `run_fn` does, with the other workers; only the chief writes."""
     spec, model_config, training_config = read_settings(fn_args)
     if fn_args.hyperparameters:
         values = fn_args.hyperparameters["values"]
@@ -59,7 +102,14 @@ def run_fn(fn_args: FnArgs) -> None:
         os.path.join(fn_args.model_run_dir, "tensorboard"),
         checkpoints_dir,
         _earlier_state(fn_args) if training_config.warm_start else None,
+        workers,
     )
+    if not workers.is_chief:
+        return
+    if training_config.warm_start:
+        save_state(model, _state_beside(fn_args.serving_model_dir))
+    for table in model.tables:
+        table.add_slots(0, 0.0)  # what is served has no use for them
     card = {
         "model": dataclasses.asdict(model_config),
         "training": dataclasses.asdict(training_config),
@@ -68,8 +118,6 @@ def run_fn(fn_args: FnArgs) -> None:
     export(model, transform_output, spec, fn_args.serving_model_dir, training_config.negative_sampling_rate, card)
     log = TrainingLog.from_history(history.history, f"val_{training_config.monitor}")
     pathlib.Path(fn_args.serving_model_dir).with_name(training_log.FILE).write_text(log.to_json(), encoding="utf-8")
-    if training_config.warm_start:
-        save_state(model, _state_beside(fn_args.serving_model_dir))
     shutil.rmtree(os.path.dirname(checkpoints_dir))
 
 
@@ -80,50 +128,6 @@ def read_settings(fn_args: FnArgs) -> tuple[FeatureSpec, ModelConfig, TrainingCo
         pydantic.TypeAdapter(ModelConfig).validate_json(fn_args.custom_config["model"]),
         pydantic.TypeAdapter(TrainingConfig).validate_json(fn_args.custom_config["training"]),
     )
-
-
-def fit(
-    spec: FeatureSpec,
-    model_config: ModelConfig,
-    training_config: TrainingConfig,
-    train_chunks: tf.data.Dataset,
-    eval_chunks: tf.data.Dataset,
-    tensorboard_dir: str,
-    checkpoints_dir: str | None = None,
-    earlier_state: pathlib.Path | None = None,
-) -> tuple[DeepFM, keras.callbacks.History]:
-    """Makes a model and trains it, on all GPUs where there are several.
-
-    Args:
-        spec: The data set.
-        model_config: The model's settings.
-        training_config: The training's settings.
-        train_chunks: What it learns from, see `trainer.input.read_chunks`.
-        eval_chunks: What the best epoch is chosen on.
-        tensorboard_dir: See `trainer.train.train`, and so for `checkpoints_dir`, the metrics and the errors.
-        checkpoints_dir: See there.
-        earlier_state: See there.
-
-    Returns:
-        The model with the best epoch's weights, and the metrics of each epoch.
-    """
-    position = tf.Variable([0, 0], dtype=tf.int64)
-    train_data = shuffled_batches(
-        train_chunks,
-        training_config.batch_size,
-        training_config.shuffle_buffer,
-        training_config.seed,
-        training_config.negative_sampling_rate,
-        position,
-    )
-    eval_data = ordered_batches(eval_chunks, training_config.batch_size)
-    several = len(tf.config.list_logical_devices("GPU")) > 1
-    with tf.distribute.MirroredStrategy().scope() if several else contextlib.nullcontext():
-        model = model_fn(spec, model_config, training_config.seed)
-        history = train(
-            model, train_data, eval_data, training_config, tensorboard_dir, checkpoints_dir, position, earlier_state
-        )
-    return model, history
 
 
 def _earlier_state(fn_args: FnArgs) -> pathlib.Path | None:

@@ -19,8 +19,9 @@ from trainer.checkpoints import Checkpoints, KeepBest, KeepState, Progress, numb
 from trainer.config import TrainingConfig
 from trainer.finite import NonFiniteLossError
 from trainer.model import DeepFM
-from trainer.optimizers import ROW_RULES, RowSparse
+from trainer.optimizers import ROW_RULES, FusedAdam, RowSparse
 from trainer.warm_start import read_steps, warm_start
+from trainer.workers import ALONE, Workers
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -38,23 +39,24 @@ class EvalMetrics(keras.callbacks.Callback):
     Args:
         batches: Batches of (features, label [batch, 1]) or (features, label, weight [batch]).
         logit_shift: Added to the logits, which come from a sample of the negatives.
+        workers: Those that have a part of the eval split each.
     """
 
-    def __init__(self, batches: tf.data.Dataset, logit_shift: float = 0.0) -> None:
+    def __init__(self, batches: tf.data.Dataset, logit_shift: float = 0.0, workers: Workers = ALONE) -> None:
         super().__init__()
         self._batches = batches
+        self._workers = workers
         self._logit_shift = logit_shift
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Measures."""
-        terms, labels, weights = [], [], []
+        parts = [tf.zeros([0, 5])]
         for features, label, *weight in self._batches:
-            terms.append(self._terms(features).numpy())
-            labels.append(label.numpy()[:, 0])
-            weights.append(weight[0].numpy() if weight else np.ones(len(label), np.float32))
-        term_values = np.concatenate(terms, axis=1)  # [3, num_examples]
-        logits, clicks = term_values.sum(axis=0) + self._logit_shift, np.concatenate(labels)
-        of_example = np.concatenate(weights)
+            of_example = weight[0] if weight else tf.ones(len(label))
+            parts.append(tf.concat([self._terms(features), label, of_example[:, tf.newaxis]], axis=1))
+        columns = self._workers.gather("evaluation", tf.concat(parts, axis=0)).numpy().T  # [5, num_examples]
+        term_values, clicks, of_example = columns[:3], columns[3], columns[4]
+        logits = term_values.sum(axis=0) + self._logit_shift
         figures = {"log_loss": log_loss(clicks, logits, of_example), "auc": auc(clicks, logits, of_example)}
         figures |= dict(zip(("linear", "fm", "deep"), np.abs(term_values).mean(axis=1), strict=True))
         if logs is not None:
@@ -62,7 +64,7 @@ class EvalMetrics(keras.callbacks.Callback):
 
     @tf.function(reduce_retracing=True)
     def _terms(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        return tf.stack([term[:, 0] for term in self.model.terms(features)])
+        return tf.concat(self.model.terms(features), axis=1)  # [batch, 3]
 
 
 class FillUnseen(keras.callbacks.Callback):
@@ -160,21 +162,44 @@ class ShrinkTables(keras.callbacks.Callback):
         self.model.optimizer.shrink_tables()
 
 
-def compile_model(model: DeepFM, config: TrainingConfig, first_step: int = 0) -> None:
+class ShareEpoch(keras.callbacks.Callback):
+    """Gives all workers the mean of what each has of its own at the end of an epoch.
+
+    That is the training loss, and the running means of batch normalization.
+
+    Args:
+        workers: They.
+    """
+
+    def __init__(self, workers: Workers) -> None:
+        super().__init__()
+        self._workers = workers
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Exchanges."""
+        for index, variable in enumerate(self.model.non_trainable_variables):
+            if keras.backend.is_float_dtype(variable.dtype):
+                variable.assign(self._workers.mean(f"statistics/{index}", variable.value))
+        if logs and "loss" in logs:
+            logs["loss"] = number(self._workers.mean("loss", tf.constant(logs["loss"], tf.float64)))
+
+
+def compile_model(model: DeepFM, config: TrainingConfig, first_step: int = 0, workers: Workers = ALONE) -> None:
     """Gives a model the loss and the optimizer that `fit` trains it with.
 
     Args:
         model: The model.
         config: The optimizer's settings.
         first_step: How many steps an earlier training took that this one goes on from.
+        workers: Those that take each step together.
     """
-    rest = keras.optimizers.get(config.optimizer)
+    rest = FusedAdam() if config.optimizer == "adam" else keras.optimizers.get(config.optimizer)
     rest.name = (
         config.optimizer
     )  # not one with a number, which a process's second optimizer has: a warm start goes by it
     rest.learning_rate = _learning_rate(config, first_step)
     model.compile(
-        optimizer=RowSparse(rest, ROW_RULES[config.table_optimizer](), model.tables, model.table_l2),
+        optimizer=RowSparse(rest, ROW_RULES[config.table_optimizer](), model.tables, model.table_l2, workers),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         jit_compile=False,  # XLA gathers rows slowly on CPUs, and compiles for seconds
     )
@@ -189,8 +214,11 @@ def train(
     checkpoints_dir: str | None = None,
     position: tf.Variable | None = None,
     earlier_state: pathlib.Path | None = None,
+    workers: Workers = ALONE,
 ) -> keras.callbacks.History:
     """Trains a model in place; it ends with the weights of the epoch with the best `config.monitor`.
+
+    Of several workers only the chief writes anything, and has the best epoch's weights at the end.
 
     Where `checkpoints_dir` has the state of a training that did not end, that one is gone on with.
 
@@ -204,15 +232,17 @@ def train(
             a training that cannot be resumed.
         position: The `position` of `train_data`, see `trainer.input.shuffled_batches`.
         earlier_state: What `trainer.warm_start.save_state` wrote of the training that this one goes on from, or None.
+        workers: Those that train together, each on its share of the batches.
 
     Returns:
         The metrics of each epoch.
 
     Raises:
+        WorkersError: The workers go on from different states.
         NonFiniteLossError: The loss is NaN or infinite. The last checkpoint is that of a state before.
     """
     first_step = read_steps(earlier_state) if earlier_state else 0
-    compile_model(model, config, first_step)
+    compile_model(model, config, first_step, workers)
     model.optimizer.build(model.trainable_variables)
     if earlier_state:
         cold = warm_start(model, earlier_state)
@@ -220,21 +250,25 @@ def train(
             "warm start from %s; %s", earlier_state, f"cold are {', '.join(cold)}" if cold else "nothing is cold"
         )
     with tempfile.TemporaryDirectory() as temporary:
-        checkpoints = Checkpoints(pathlib.Path(checkpoints_dir or temporary), model)
+        checkpoints = Checkpoints(pathlib.Path(checkpoints_dir or temporary), model, workers.is_chief)
+        workers.wait()  # until the chief's checkpoints are in order
         progress = checkpoints.restore()
+        workers.agree(f"{progress.epoch} epochs and {progress.batch} batches, the state of {checkpoints_dir}")
+        _draw_otherwise(model, workers.rank)
         if progress.epoch or progress.batch:
             _LOGGER.info("resumed after %d epochs and %d batches", progress.epoch, progress.batch)
         if position is not None:
             position.assign([progress.epoch, progress.batch])
         best = KeepBest(checkpoints, progress, f"val_{config.monitor}", config.patience, config.reduce_on_plateau)
-        callbacks = [FillUnseen()] if model.has_unseen_rows else []
+        callbacks = [ShareEpoch(workers)] if workers.number > 1 else []
+        callbacks += [FillUnseen()] if model.has_unseen_rows else []
         callbacks += [ShrinkTables()] if model.table_l2 else []
         callbacks += [
-            EvalMetrics(eval_data, logit_shift(config.negative_sampling_rate)),
+            EvalMetrics(eval_data, logit_shift(config.negative_sampling_rate), workers),
             KeepState(checkpoints, progress, config.checkpoint_steps, config.checkpoint_minutes),
-            EpochLog(config.max_epochs, tensorboard_dir),
-            best,
         ]
+        callbacks += [EpochLog(config.max_epochs, tensorboard_dir)] if workers.is_chief else []
+        callbacks += [best]
         while progress.epoch < config.max_epochs and not best.is_over():
             data = train_data
             if config.max_steps:
@@ -244,7 +278,8 @@ def train(
                     break
                 data = train_data.take(left)
             _fit_epoch(model, data, progress, callbacks, checkpoints_dir)
-        checkpoints.restore_best(progress)
+        if workers.is_chief:
+            checkpoints.restore_best(progress)
     history = keras.callbacks.History()
     history.history = {name: [epoch[name] for epoch in progress.history] for name in progress.history[0]}
     return history
@@ -272,6 +307,13 @@ def _fit_epoch(
         raise NonFiniteLossError(
             f"the loss is not finite in epoch {progress.epoch + 1}, batch {progress.batch + 1}: {model.offender}{kept}"
         ) from None
+
+
+def _draw_otherwise(model: DeepFM, rank: int) -> None:
+    """Lets a worker draw other numbers for dropout than the chief, whose seeds a checkpoint has."""
+    for variable in model.non_trainable_variables:
+        if variable.path.endswith("seed_generator_state"):
+            variable.assign(variable.value + tf.constant([rank, 0], variable.dtype))
 
 
 class _From(keras.optimizers.schedules.LearningRateSchedule):

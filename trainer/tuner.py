@@ -28,7 +28,8 @@ from schemas.tfmd import TRAINING
 from trainer.finite import NonFiniteLossError
 from trainer.hyperparameters import TunerConfig, find_choices, with_hyperparameters
 from trainer.input import CHUNK
-from trainer.run import fit, read_settings
+from trainer.loop import fit
+from trainer.run import read_settings
 from trainer.signatures import raw_feature_spec
 
 _LOGGER = logging.getLogger(__name__)

@@ -8,20 +8,23 @@ buckets are other ones starts cold, the others go on.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from trainer.model import DeepFM
+from trainer.rows import RowTable
 
 FOLDER = "training_state"
 _VARIABLES, _LAYOUT = "variables.npz", "layout.json"
+_SLOTS = "_slots"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,13 @@ class Rows:
     meaning: str = ""
 
 
+class Kept(NamedTuple):
+    """Values that outlive a training: how they are read, and how they are given to another."""
+
+    read: Callable[[], np.ndarray[Any, Any]]
+    assign: Callable[[np.ndarray[Any, Any]], None]
+
+
 def save_state(model: DeepFM, directory: pathlib.Path) -> None:
     """Writes what a later training can go on from.
 
@@ -50,9 +60,9 @@ def save_state(model: DeepFM, directory: pathlib.Path) -> None:
     """
     directory.mkdir(parents=True)
     variables = _variables(model)
-    np.savez(directory / _VARIABLES, **{path: _values(variable) for path, variable in variables.items()})
+    np.savez(directory / _VARIABLES, **{path: variable.read() for path, variable in variables.items()})
     blocks = {path: [dataclasses.asdict(rows) for rows in _blocks(path, model)] for path in variables}
-    layout = {"steps": int(_values(model.optimizer.iterations)), "blocks": blocks}
+    layout = {"steps": int(_kept(model.optimizer.iterations).read()), "blocks": blocks}
     (directory / _LAYOUT).write_text(json.dumps(layout), encoding="utf-8")
 
 
@@ -83,7 +93,7 @@ def warm_start(model: DeepFM, directory: pathlib.Path) -> tuple[str, ...]:
             if blocks:
                 before = {rows["owner"]: Rows(**rows) for rows in layout["blocks"][path]}
                 cold |= dict.fromkeys(_assign_rows(variable, blocks, values, before))
-            elif values.shape == variable.shape:
+            elif values.shape == variable.read().shape:
                 variable.assign(values)
             else:
                 cold[path] = None
@@ -92,10 +102,10 @@ def warm_start(model: DeepFM, directory: pathlib.Path) -> tuple[str, ...]:
 
 
 def _assign_rows(
-    variable: keras.Variable, blocks: list[Rows], earlier: np.ndarray[Any, Any], before: Mapping[str, Rows]
+    variable: Kept, blocks: list[Rows], earlier: np.ndarray[Any, Any], before: Mapping[str, Rows]
 ) -> Iterator[str]:
     """Assigns the rows of the features that are what they were; yields the others."""
-    values = _values(variable).copy()
+    values = variable.read().copy()
     for rows in blocks:
         source = before.get(rows.owner)
         is_same = source and dataclasses.replace(source, first=rows.first) == rows
@@ -106,18 +116,31 @@ def _assign_rows(
     variable.assign(values)
 
 
-def _values(variable: keras.Variable) -> np.ndarray[Any, Any]:
-    values: np.ndarray[Any, Any] = tf.convert_to_tensor(variable.value).numpy()  # of one device, where it is mirrored
-    return values
+def _kept(variable: keras.Variable) -> Kept:
+    # Of one device, where it is mirrored.
+    return Kept(lambda: tf.convert_to_tensor(variable.value).numpy(), variable.assign)
 
 
-def _variables(model: DeepFM) -> dict[str, keras.Variable]:
-    """Returns the variables that a training goes on from, by path."""
-    optimizer = model.optimizer
-    variables = [*model.variables, *optimizer.rest.variables, *(optimizer.slots(table) for table in model.tables)]
+def _slots_of(table: RowTable) -> np.ndarray[Any, Any]:
+    slots: np.ndarray[Any, Any] = table.slots().numpy()
+    return slots
+
+
+def _variables(model: DeepFM) -> dict[str, Kept]:
+    """Returns what a training goes on from, by path: variables, and a table's rows and slots each by itself."""
+    tables = {table.table.path: table for table in model.tables}
     # Seeds and the learning rate are this training's own; the number of steps is kept beside the variables.
     own = ("seed_generator_state", "learning_rate", "iteration")
-    return {variable.path: variable for variable in variables if variable.path.rpartition("/")[2] not in own}
+    variables = {
+        variable.path: Kept(tables[variable.path].numpy, tables[variable.path].assign)
+        if variable.path in tables
+        else _kept(variable)
+        for variable in (*model.variables, *model.optimizer.rest.variables)
+        if variable.path.rpartition("/")[2] not in own
+    }
+    for path, table in tables.items():
+        variables[path + _SLOTS] = Kept(functools.partial(_slots_of, table), table.assign_slots)
+    return variables
 
 
 def _blocks(path: str, model: DeepFM) -> list[Rows]:
@@ -127,8 +150,8 @@ def _blocks(path: str, model: DeepFM) -> list[Rows]:
     # An optimizer's slots have their variable's path, in one word, within their own.
     name = path.replace("/", "_")
     for table in model.tables:
-        slots = model.optimizer.slots(table).path
-        if path in (table.path, slots):
+        rows, slots = table.table.path, table.table.path + _SLOTS
+        if path in (rows, slots):
             of = "the optimizer's slots of " if path == slots else ""
             # With the row for unseen ids, which is the last.
             return [

@@ -13,6 +13,7 @@ from benchmarks.quality_peers.common import Array, Arrays, read
 
 THREADS = 2
 SECONDS = 6.0
+MIN_STEPS = 4  # a dense step costs the same each time
 MAX_STEPS = 150
 
 Fit = Callable[[dict[str, Array], int], None]
@@ -31,9 +32,9 @@ def run(prepare: Callable[[Arrays, str], Fit]) -> None:
         return time.perf_counter() - start
 
     available = len(arrays.train["labels"]) // batch_size
-    seconds_of(3)  # compiles, makes the slots
-    trial = seconds_of(4) / 4
-    steps = max(8, min(MAX_STEPS, available, int(SECONDS / trial)))
+    seconds_of(2)  # compiles, makes the slots
+    trial = seconds_of(2) / 2
+    steps = max(MIN_STEPS, min(MAX_STEPS, available, int(SECONDS / trial)))
     taken = min(seconds_of(steps) for _ in range(2))
     figures = {
         "rows_per_second": steps * batch_size / taken,

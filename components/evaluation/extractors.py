@@ -99,19 +99,30 @@ class CutIntoSlices(beam.PTransform):
         if least > 1:
             small = (
                 cut
-                | "Count" >> beam.Map(lambda part: (_slice_key(part), len(part[tfma.FEATURES_KEY][UNIT])))
+                | "Count" >> beam.Map(_key_and_count)
                 | beam.CombinePerKey(sum)
-                | "Small" >> beam.Filter(lambda slice_and_count: slice_and_count[0] and slice_and_count[1] < least)
+                | "Small" >> beam.Filter(_is_small, least)
             )
-            cut |= "LeaveOut" >> beam.Filter(
-                lambda part, small: _slice_key(part) not in small, beam.pvalue.AsDict(small)
-            )
+            cut |= "LeaveOut" >> beam.Filter(_is_not_among, beam.pvalue.AsDict(small))
         return cut
 
 
 def _slice_key(part: tfma.Extracts) -> SliceKey:
     key: SliceKey = part[tfma.SLICE_KEY_TYPES_KEY][0]
     return key
+
+
+def _key_and_count(part: tfma.Extracts) -> tuple[SliceKey, int]:
+    return _slice_key(part), len(part[tfma.FEATURES_KEY][UNIT])
+
+
+def _is_small(key_and_count: tuple[SliceKey, int], least: int) -> bool:
+    key, count = key_and_count
+    return bool(key) and count < least  # all impressions have the empty key
+
+
+def _is_not_among(part: tfma.Extracts, slices: Mapping[SliceKey, int]) -> bool:
+    return _slice_key(part) not in slices
 
 
 class _Cut(beam.DoFn):

@@ -86,13 +86,13 @@ class KeyWriter:
 
 
 def find_duplicates(
-    folder: str, partition: int, left_out: Mapping[int, Iterable[tuple[int, int]]], out_folder: str
+    partition: int, folder: str, left_out: Mapping[int, Iterable[tuple[int, int]]], out_folder: str
 ) -> None:
     """Writes the ordinals of a partition's duplicates, for each portion that has some.
 
     Args:
-        folder: Where the keys are.
         partition: The partition.
+        folder: Where the keys are.
         left_out: By portion, ranges of ordinals that count for nothing: those of corrupt files.
         out_folder: Where to write.
     """

@@ -151,7 +151,7 @@ def _find_duplicates(
             pipeline
             | "Partitions" >> beam.Create(range(job.num_partitions))
             | "Distribute" >> beam.Reshuffle()
-            | "Sort" >> beam.Map(lambda partition: find_duplicates(job.keys, partition, left_out, folder))
+            | "Sort" >> beam.Map(find_duplicates, job.keys, left_out, folder)
         )
 
 

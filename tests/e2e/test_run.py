@@ -13,11 +13,14 @@ import tensorflow as tf
 from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2
 
+from pipeline.last_run import REPEATED
+
 COMPONENTS = {
     "ImpressionLogExampleGen", "CuratedSchemaGen", "StatisticsGen", "ExampleValidator", "SchemaGate",
     "EarlierStatistics", "DriftGate", "Transform", "Trainer", "LatestBlessedModel", "Evaluator", "EvaluationReport",
     "ServingCheck", "Pusher",
 }  # fmt: skip
+PASSING = {"run_id", "seconds", "total_seconds", "peak_rss_mb"}  # of one run; the rest is of its artifacts
 State = metadata_store_pb2.Execution
 
 
@@ -153,6 +156,11 @@ def test_third_run_is_cached(third, second, workplace):
     assert len(_store(workplace).get_artifacts()) == num_artifacts_before
     assert summary["pushed_model"] == second[1]["pushed_model"]
     assert process.stdout.count("cached") == 12
+    (log,) = (line.split()[-1] for line in process.stdout.splitlines() if line.startswith("  log: "))
+    assert REPEATED in (workplace / log).read_text()
+    assert {key: value for key, value in summary.items() if key not in PASSING} == {
+        key: value for key, value in second[1].items() if key not in PASSING
+    }
 
 
 def test_an_impossible_threshold_pushes_nothing_and_says_why(third, run_pipeline, workplace):

@@ -21,6 +21,7 @@ MODELS = {
     "ServiceAccount": "V1ServiceAccount",
     "Role": "V1Role",
     "RoleBinding": "V1RoleBinding",
+    "ConfigMap": "V1ConfigMap",
     "NetworkPolicy": "V1NetworkPolicy",
     "Deployment": "V1Deployment",
     "StatefulSet": "V1StatefulSet",
@@ -167,3 +168,52 @@ def test_containers_run_without_privileges_and_serving_has_what_is_pushed():
     assert mount["readOnly"]
     roles = [rule for rule in documents["Role", "ctr-pipeline"]["rules"] if "secrets" in rule["resources"]]
     assert all(rule.get("resourceNames") and rule["verbs"] == ["get"] for rule in roles)
+
+
+def test_the_flink_cluster_is_the_images_beams_and_has_what_the_config_names():
+    documents = {(d["kind"], d["metadata"]["name"]): d for _, f, d in _documents() if f.parent.name == "flink"
+                 and d["kind"] != "Kustomization"}  # fmt: skip
+    pods = {name: d["spec"]["template"]["spec"] for (kind, name), d in documents.items() if kind == "Deployment"}
+    for pod in pods.values():
+        for container in pod["containers"]:
+            context = container["securityContext"]
+            assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
+            assert context["capabilities"]["drop"] == ["ALL"]
+            assert "limits" in container["resources"]
+    (job_server,) = pods["ctr-beam-job-server"]["containers"]
+    (job_manager,) = pods["ctr-flink-job-manager"]["containers"]
+    task_manager, worker_pool = pods["ctr-flink-task-manager"]["containers"]
+    # One version of Flink, and one of Beam.
+    assert job_manager["image"] == task_manager["image"]
+    flink, beam = re.fullmatch(r"apache/beam_flink([0-9.]+)_job_server:([0-9.]+)", job_server["image"]).groups()
+    assert job_manager["image"].startswith(f"flink:{flink}-")
+    assert f"apache/beam_python3.11_sdk:{beam}" in (FOLDER / "Dockerfile").read_text()
+    assert f"apache-beam=={beam} \\\n" in (FOLDER.parent / "requirements/tfx-1.21-py3.11.lock").read_text()
+    # The volume is where the containers of the pipeline have it, for all that read or write there.
+    config = load_config(None)
+    for container, name in (
+        (job_server, "ctr-beam-job-server"),
+        (task_manager, "ctr-flink-task-manager"),
+        (worker_pool, "ctr-flink-task-manager"),
+    ):
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert mounts["root"] == config.kubeflow.root
+        volumes = {volume["name"]: volume for volume in pods[name]["volumes"]}
+        assert volumes["root"]["persistentVolumeClaim"]["claimName"] == config.kubeflow.pvc
+    # What docs/beam.md says to write into the config is where these listen.
+    text = (FOLDER.parent / "docs" / "beam.md").read_text()
+    service = documents["Service", "ctr-beam-job-server"]
+    assert "job_endpoint: ctr-beam-job-server:8099" in text
+    assert "artifact_endpoint: ctr-beam-job-server:8098" in text
+    assert {port["port"] for port in service["spec"]["ports"]} == {8098, 8099}
+    assert "worker_pool: localhost:50000" in text  # the port of Beam's boot program; it takes no other
+    assert worker_pool["args"] == ["--worker_pool"]
+    assert [port["containerPort"] for port in worker_pool["ports"]] == [50000]
+    # A slot has a Python process of its own, and the ports that the addresses name are those that are open.
+    flink_config = yaml.safe_load(documents["ConfigMap", "ctr-flink"]["data"]["config.yaml"])
+    assert flink_config["taskmanager"]["numberOfTaskSlots"] == 1
+    manager = documents["Service", "ctr-flink-job-manager"]
+    assert (
+        manager["metadata"]["name"] == flink_config["rest"]["address"] == flink_config["jobmanager"]["rpc"]["address"]
+    )
+    assert f"--flink-master={manager['metadata']['name']}:{flink_config['rest']['port']}" in job_server["args"]

@@ -27,9 +27,9 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
 
 
 def test_a_file_sets_what_it_names(tmp_path: Path) -> None:
-    config = load_config(write(tmp_path, "training:\n  batch_size: 8\nbeam_args: [--x]\n"))
+    config = load_config(write(tmp_path, "training:\n  batch_size: 8\nbeam: {workers: 2, args: [--x]}\n"))
     assert config.training.batch_size == 8
-    assert config.beam_args == ("--x",)
+    assert (config.beam.workers, config.beam.args) == (2, ("--x",))
     assert config.training.max_epochs == PipelineConfig().training.max_epochs
 
 
@@ -221,7 +221,7 @@ def test_json_is_an_exact_round_trip() -> None:
             "model.dropout=0.30000000000000004",
             "log.path=ünï/\u2713",
             "evaluation.slices=[[a, b], []]",
-            "beam_args=[--x=1]",
+            "beam.args=[--x=1]",
         ],
     )
     text = config_to_json(config)

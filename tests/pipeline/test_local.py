@@ -7,8 +7,9 @@ from tfx.orchestration.metadata import sqlite_metadata_connection_config
 from tfx.proto.orchestration import pipeline_pb2
 from tfx.proto.orchestration.local_deployment_config_pb2 import LocalDeploymentConfig
 
-from pipeline.local import ProgressHandler, ReportingDagRunner, one_line_cause
+from pipeline.local import ProgressHandler
 from pipeline.node import NodeResult
+from pipeline.runner import ReportingRunner, one_line_cause
 
 
 def _raised(make):
@@ -51,14 +52,9 @@ def test_cause_in_one_line(make, cause):
     assert one_line_cause(_raised(make)) == cause
 
 
-def test_partial_runs_are_refused():
-    with pytest.raises(ValueError, match="partial runs are not supported"):
-        ReportingDagRunner(print).run_with_ir(pipeline_pb2.Pipeline(), pipeline_pb2.RunOptions())
-
-
 def test_the_trainings_log_lines_are_the_running_components_progress():
     events = []
-    runner = ReportingDagRunner(events.append)
+    runner = ReportingRunner(events.append)
     runner.running = "Trainer"
     record = logging.LogRecord("trainer.train", logging.INFO, "", 0, "epoch %d/%d", (1, 2), None)
     ProgressHandler(runner, events.append).handle(record)
@@ -75,27 +71,40 @@ def _nodes(folder, *names):
     return pipeline
 
 
-def test_a_run_goes_on_without_its_report_and_says_so(monkeypatch, tmp_path):
+def test_a_run_goes_on_without_its_report_and_says_so(tmp_path):
     def launch(_, node):
         if node == "EvaluationReport":
             raise ValueError("no space left")
         return NodeResult(cached=False, outputs={})
 
-    monkeypatch.setattr("pipeline.local.launch_node", launch)
     events = []
-    runner = ReportingDagRunner(events.append)
-    runner.run_with_ir(_nodes(tmp_path, "Evaluator", "EvaluationReport", "Pusher"))
+    runner = ReportingRunner(events.append)
+    runner.run(_nodes(tmp_path, "Evaluator", "EvaluationReport", "Pusher"), launch)
     assert list(runner.results) == ["Evaluator", "Pusher"]
     assert runner.problems == {"EvaluationReport": "no space left"}
     assert {"event": "skipped", "component": "EvaluationReport", "cause": "no space left"} in events
 
 
-def test_a_run_does_not_go_on_without_another_node(monkeypatch, tmp_path):
+def test_a_run_does_not_go_on_without_another_node(tmp_path):
     def launch(_, node):
         raise ValueError(node)
 
-    monkeypatch.setattr("pipeline.local.launch_node", launch)
-    runner = ReportingDagRunner(print)
+    runner = ReportingRunner(print)
+
     with pytest.raises(ValueError, match="Evaluator"):
-        runner.run_with_ir(_nodes(tmp_path, "Evaluator", "Pusher"))
+        runner.run(_nodes(tmp_path, "Evaluator", "Pusher"), launch)
     assert runner.problems == {}
+
+
+def test_a_run_that_goes_on_tells_only_what_has_not_been_told(tmp_path):
+    events, launched = [], []
+
+    def launch(_, node):
+        launched.append(node)
+        return NodeResult(cached=True, outputs={})
+
+    runner = ReportingRunner(events.append, "a run", num_told=1)
+    runner.run(_nodes(tmp_path, "Trainer", "Evaluator"), launch)
+    assert launched == list(runner.results) == ["Trainer", "Evaluator"]
+    assert [event["component"] for event in events] == ["Evaluator", "Evaluator"]
+    assert runner.run_id == "a run"

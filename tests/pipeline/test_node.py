@@ -16,7 +16,7 @@ from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.types.channel import Channel
 from tfx.types.standard_artifacts import Model
 
-from pipeline.node import launch_node
+from pipeline.node import NotCachedError, launch_node
 
 State = metadata_store_pb2.Execution
 
@@ -37,7 +37,7 @@ def Killed(model: OutputArtifact[Model], calls: Parameter[str]):  # noqa: N802, 
 def run(tmp_path):
     """Launches a node of a pipeline of one component and one resolver, in a run."""
 
-    def launch(node, run_id):
+    def launch(node, run_id, **options):
         calls = tmp_path / f"calls-{run_id}"
         nodes = [
             Killed(calls=str(calls)),
@@ -48,7 +48,7 @@ def run(tmp_path):
             Pipeline("small", str(tmp_path / "root"), components=nodes, metadata_connection_config=store)
         )
         runtime_parameter_utils.substitute_runtime_parameter(pipeline, {PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
-        return launch_node(pipeline, node)
+        return launch_node(pipeline, node, **options)
 
     return launch
 
@@ -93,3 +93,15 @@ def test_a_resolver_resolves_once_in_a_run(run, tmp_path):
 def test_a_missing_input_is_an_error(run):
     with pytest.raises(RuntimeError, match="Latest did not run: its inputs could not be resolved"):
         run("Latest", "one")
+
+
+def test_without_executors_a_node_that_is_not_cached_is_left_to_the_next_attempt(run, tmp_path):
+    with pytest.raises(NotCachedError, match="Killed"):
+        run("Killed", "one", only_cached=True)
+    assert _states(tmp_path) == [State.RUNNING]
+    assert not (tmp_path / "calls-one").exists()
+    with pytest.raises(SystemExit):
+        run("Killed", "one")
+    (model,) = run("Killed", "one").outputs["model"]
+    assert pathlib.Path(model.uri, "attempt-1").is_file()
+    assert _states(tmp_path) == [State.COMPLETE]

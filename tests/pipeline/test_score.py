@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from components.impression_log_example_gen.log import LogError
-from pipeline.beam import LOCAL_BEAM_ARGS
+from pipeline.beam import BeamConfig
 from pipeline.config import LogConfig, PipelineConfig
 from pipeline.predict import ModelError
 from pipeline.score import Scored, ScoreError, score_log
@@ -168,8 +168,7 @@ def test_the_model_is_loaded_once_in_a_process(
 def test_workers_may_be_other_processes(
     small_model: Path, log: Path, tmp_path: Path, expected: np.ndarray[Any, Any]
 ) -> None:
-    beam_args = (*LOCAL_BEAM_ARGS, "--direct_running_mode=multi_processing", "--direct_num_workers=2")
-    config = PipelineConfig(features=CONFIG.features, log=CONFIG.log, beam_args=beam_args)
+    config = PipelineConfig(features=CONFIG.features, log=CONFIG.log, beam=BeamConfig(workers=2))
     assert score_log(config, log, tmp_path / "out", small_model) == Scored(
         40, 2, f"1 x unparsable line ({log}/day=2026-01-02/b.jsonl, row 2); "
         f"1 x wrong type in age ({log}/day=2026-01-02/b.jsonl, row 12)",

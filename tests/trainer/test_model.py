@@ -75,7 +75,7 @@ def test_terms_of_the_notebooks_impressions_are_those_of_plain_numpy():
         model_fn(NOTEBOOK, ModelConfig(embedding_dim=8, hidden_units=(32, 16), fm_over="positions"))
     )
     batch = _notebook_batch()
-    table = model.embedding_table.table.numpy()
+    table = model.embedding_table.numpy()
     linear, fm, pooled = [], [], []
     for ids in batch["ids"]:
         seq = [table[bucket] for bucket in ids[:3] if bucket]
@@ -102,7 +102,7 @@ def test_numbers_enter_the_linear_term_and_the_tower():
 
 def test_fm_over_fields_pairs_the_pooled_fields():
     model = _trained_looking(model_fn(MIXED, ModelConfig(embedding_dim=2, fm_over="fields")))
-    table = model.embedding_table.table.numpy()[:, 1:]
+    table = model.embedding_table.numpy()[:, 1:]
     fm = model.terms(MIXED_BATCH)[1]
     item, history = table[1], (table[2] + table[3]) / 2
     np.testing.assert_allclose(fm, [[item @ history], [0], [0]], rtol=1e-5, atol=1e-7)
@@ -140,7 +140,7 @@ def test_the_seed_fixes_the_weights():
     first, again, other = (model_fn(MIXED, ModelConfig(), seed) for seed in (1, 1, 2))
     for a, b in zip(first.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert not np.array_equal(first.embedding_table.table.numpy(), other.embedding_table.table.numpy())
+    assert not np.array_equal(first.embedding_table.numpy(), other.embedding_table.numpy())
     first_kernel, second_kernel = (layer.kernel.numpy() for layer in first.deep_tower.layers[::2][:2])
     assert not np.array_equal(first_kernel[:2, :2], second_kernel[:2, :2])
 
@@ -148,7 +148,7 @@ def test_the_seed_fixes_the_weights():
 def test_embedding_l2_is_the_squared_norm_of_the_looked_up_rows_per_example():
     model = _trained_looking(model_fn(MIXED, ModelConfig(embedding_l2=0.1)))
     model(MIXED_BATCH, training=True)
-    table = model.embedding_table.table.numpy()
+    table = model.embedding_table.numpy()
     (loss,) = model.losses
     assert float(loss) == pytest.approx(0.1 * np.sum(table[[1, 2, 3, 4]] ** 2) / 3, rel=1e-5)
     model(MIXED_BATCH)
@@ -202,7 +202,7 @@ def test_dropout_is_on_in_training_only():
 
 def test_numbers_are_vectors_of_the_fm_term_where_asked():
     model = _trained_looking(model_fn(MIXED, ModelConfig(embedding_dim=2, fm_over="fields", fm_numbers=True)))
-    table, factors = model.embedding_table.table.numpy()[:, 1:], model.number_factors.numpy()
+    table, factors = model.embedding_table.numpy()[:, 1:], model.number_factors.numpy()
     numbers = MIXED_BATCH["numbers"][0]
     vectors = [table[1], (table[2] + table[3]) / 2, numbers[0] * factors[0], numbers[1] * factors[1]]
     expected = sum(a @ b for a, b in itertools.combinations(vectors, 2))
@@ -213,7 +213,7 @@ def test_target_attention_takes_the_place_of_the_mean_in_the_tower_only():
     sequence = IdSequence("history", 10, max_length=3, table="item", pooling="target_attention")
     spec = FeatureSpec("attended", (MIXED.features[0], sequence))
     model = _trained_looking(model_fn(spec, ModelConfig(embedding_dim=2, hidden_units=(4,), fm_over="fields")))
-    table = model.embedding_table.table.numpy()[:, 1:]
+    table = model.embedding_table.numpy()[:, 1:]
     _, fm, deep = model.terms({"ids": MIXED_BATCH["ids"]})
     np.testing.assert_allclose(fm[0], [table[1] @ (table[2] + table[3]) / 2], rtol=1e-4)
     history = np.array([[table[2], table[3], table[0]]], np.float32)

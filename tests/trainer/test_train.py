@@ -215,7 +215,7 @@ def test_unseen_ids_get_the_row_that_id_dropout_has_trained(tmp_path):
     ids = np.int64([[3], [7], [9], [11]] * 50)
     batches = tf.data.Dataset.from_tensor_slices(({"ids": ids}, np.float32([[1], [1], [1], [0]] * 50))).batch(40)
     train(model, batches, batches, TrainingConfig(max_epochs=5, learning_rate=0.05), str(tmp_path))
-    table = model.embedding_table.table.numpy()
+    table = model.embedding_table.numpy()
     unseen = [row for row in range(1, 51) if row not in (3, 7, 9, 11)]
     np.testing.assert_array_equal(table[unseen], np.tile(table[51], [len(unseen), 1]))
     assert np.all(table[51] != 0)
@@ -305,9 +305,9 @@ def test_a_loss_that_is_not_finite_names_the_feature_and_keeps_the_checkpoint_be
 
 def test_embeddings_that_are_not_finite_are_named():
     spec = FeatureSpec("s", (IdFeature("user", 3), IdFeature("item", 3)))
-    table = np.ones([9, 2], np.float32)
-    table[6] = np.nan  # item's bucket 1
-    assert find_offender(spec, {"ids": np.array([[1, 2], [2, 1]])}, table) == (
+    rows = np.ones([2, 2, 2], np.float32)
+    rows[0, 1] = np.nan  # item's bucket 1
+    assert find_offender(spec, {"ids": np.array([[1, 2], [2, 1]])}, rows) == (
         "the embeddings of 1 of 2 ids of item are not finite"
     )
 

@@ -54,19 +54,20 @@ def _untrained(spec, model_config=MODEL, config=None):
 
 def _of(model):
     optimizer = model.optimizer
-    variables = [*model.variables, *optimizer.rest.variables, optimizer.slots(model.tables[0])]
-    return {
+    (table,) = model.tables
+    values = {
         variable.path: variable.numpy()
-        for variable in variables
+        for variable in (*model.variables, *optimizer.rest.variables)
         if variable.path.rpartition("/")[2] not in ("learning_rate", "iteration")
     }
+    return values | {table.table.path: table.numpy(), "slots": table.slots().numpy()}
 
 
 def _rows(model, name):
     (field,) = (field for field in model.spec.id_fields if field.name == name)
     rows = slice(field.row_offset + 1, field.row_offset + 1 + field.unseen)
     (table,) = model.tables
-    return np.concatenate([table.numpy()[rows], model.optimizer.slots(table).numpy()[rows]], axis=1)
+    return np.concatenate([table.numpy()[rows], table.slots().numpy()[rows]], axis=1)
 
 
 def test_the_same_model_gets_every_weight_and_slot(state):

@@ -1,0 +1,81 @@
+"""From chunks of examples to a trained model, for the Trainer, its helping workers and the Tuner's trials."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+
+import keras
+import tensorflow as tf
+
+from schemas.features import FeatureSpec
+from trainer.cluster import WorkersError
+from trainer.config import ModelConfig, TrainingConfig
+from trainer.input import ALL, Share, ordered_batches, shuffled_batches
+from trainer.model import DeepFM, model_fn
+from trainer.train import train
+from trainer.workers import ALONE, Workers
+
+
+def fit(
+    spec: FeatureSpec,
+    model_config: ModelConfig,
+    training_config: TrainingConfig,
+    train_chunks: tf.data.Dataset,
+    eval_chunks: tf.data.Dataset,
+    tensorboard_dir: str,
+    checkpoints_dir: str | None = None,
+    earlier_state: pathlib.Path | None = None,
+    workers: Workers = ALONE,
+) -> tuple[DeepFM, keras.callbacks.History]:
+    """Makes a model and trains it; a process that trains alone takes all GPUs, a worker the first.
+
+    Args:
+        spec: The data set.
+        model_config: The model's settings.
+        training_config: The training's settings.
+        train_chunks: What it learns from, see `trainer.input.read_chunks`; the same for all workers.
+        eval_chunks: What the best epoch is chosen on.
+        tensorboard_dir: See `trainer.train.train`, and so for `checkpoints_dir`, the metrics and the errors.
+        checkpoints_dir: See there.
+        earlier_state: See there.
+        workers: See there.
+
+    Returns:
+        The model with the best epoch's weights, and the metrics of each epoch.
+
+    Raises:
+        WorkersError: A batch cannot be divided among the workers.
+    """
+    if training_config.batch_size % workers.number:
+        raise WorkersError(
+            f"training.batch_size is {training_config.batch_size}, which {workers.number} workers cannot divide: give "
+            "a multiple of their number"
+        )
+    share = ALL if workers is ALONE else Share(workers.rank, workers.number)
+    position = tf.Variable([0, 0], dtype=tf.int64)
+    train_data = shuffled_batches(
+        train_chunks,
+        training_config.batch_size,
+        training_config.shuffle_buffer,
+        training_config.seed,
+        training_config.negative_sampling_rate,
+        position,
+        share,
+    )
+    eval_data = ordered_batches(eval_chunks, training_config.batch_size, share)
+    several = workers is ALONE and len(tf.config.list_logical_devices("GPU")) > 1
+    with tf.distribute.MirroredStrategy().scope() if several else contextlib.nullcontext():
+        model = model_fn(spec, model_config, training_config.seed)
+        history = train(
+            model,
+            train_data,
+            eval_data,
+            training_config,
+            tensorboard_dir,
+            checkpoints_dir,
+            position,
+            earlier_state,
+            workers,
+        )
+    return model, history
