@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 CARD_ASSET = "assets.extra/model_card.json"  # and beside it the same as .md
+EVALUATION_PROPERTY = "evaluation"  # of a ModelBlessing: what the card says of the evaluation, as JSON
 
 
 def card_markdown(card: Mapping[str, Any]) -> str:
@@ -20,8 +21,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
             continue
         lines += [f"## {_title(name)}", ""]
         if name == "evaluation" and value is None:
-            lines.append("Not known when the model was exported. A run that pushes it writes a full card beside the")
-            lines.append("pipeline's `summary.json`, in `model_cards/`.")
+            lines.append("Not known when the model was exported; the version that is pushed has it.")
         else:
             lines += _bullets(value)
         lines.append("")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
 
-_NUM_ITEM_BUCKETS = 20_000
+# A hundred buckets an id, so that 1% of the ids share one: which ids share one moved the AUC by 0.005.
+_NUM_ITEM_BUCKETS = 200_000
 
 MOVIELENS = FeatureSpec(
     name="movielens",
     features=(
-        IdFeature("user_id", num_buckets=10_000, min_presence=1.0),
+        IdFeature("user_id", num_buckets=100_000, min_presence=1.0),
         IdFeature("item_id", num_buckets=_NUM_ITEM_BUCKETS, table="item", min_presence=1.0),
         IdSequence("history", num_buckets=_NUM_ITEM_BUCKETS, max_length=20, table="item"),
         NumericFeature("age", dtype="int64", minimum=1, maximum=120, min_presence=1.0),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from typing import Any
 
@@ -13,13 +15,20 @@ from tfx.components.evaluator.executor import Executor as TfxExecutor
 from tfx.components.util import tfxio_utils
 from tfx.dsl.components.base.executor_spec import BeamExecutorSpec
 from tfx.types import artifact_utils
-from tfx.types.standard_component_specs import EVAL_CONFIG_KEY, EVALUATION_KEY, EXAMPLES_KEY, SCHEMA_KEY
+from tfx.types.standard_component_specs import (
+    BLESSING_KEY,
+    EVAL_CONFIG_KEY,
+    EVALUATION_KEY,
+    EXAMPLES_KEY,
+    SCHEMA_KEY,
+)
 from tfx.utils import io_utils
 
 from components.evaluation.extractors import read_settings, slice_columns, with_training_ids
-from components.evaluation.results import read_evaluation
+from components.evaluation.results import Evaluation, read_evaluation
 from components.evaluation.training_ids import WriteTrainingIds, training_fields
 from schemas.features import load_spec
+from schemas.model_card import EVALUATION_PROPERTY
 
 FAILED_GATES = "failed_gates"  # the ModelEvaluation's property: a sentence for each, on lines of their own
 _TRAINING_IDS = "training_ids"  # a folder in the ModelEvaluation
@@ -32,7 +41,10 @@ class Executor(TfxExecutor):
         """Runs the evaluation."""
         super().Do(input_dict, output_dict, self._with_training_ids(input_dict, output_dict, exec_properties))
         artifact = artifact_utils.get_single_instance(output_dict[EVALUATION_KEY])
-        failed = [gate.sentence for gate in read_evaluation(artifact.uri).gates if not gate.passed]
+        found = read_evaluation(artifact.uri)
+        blessing = artifact_utils.get_single_instance(output_dict[BLESSING_KEY])
+        blessing.set_string_custom_property(EVALUATION_PROPERTY, json.dumps(for_card(found)))
+        failed = [gate.sentence for gate in found.gates if not gate.passed]
         artifact.set_string_custom_property(FAILED_GATES, "\n".join(failed))
 
     def _with_training_ids(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> Any:
@@ -55,6 +67,18 @@ class Executor(TfxExecutor):
             _ = batches | beam.Flatten() | "TrainingIds" >> WriteTrainingIds(fields, folder)
         told = json_format.MessageToJson(with_training_ids(config, folder), preserving_proto_field_name=True)
         return exec_properties | {EVAL_CONFIG_KEY: told}
+
+
+def for_card(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns what a model card says of an evaluation: the metrics on all impressions, and the gates."""
+    whole = evaluation.slices[0]
+    return {
+        "examples": whole.num_examples,
+        "metrics": {
+            name: figure.value if math.isfinite(figure.value) else None for name, figure in whole.candidate.items()
+        },
+        "gates": [gate.sentence for gate in evaluation.gates],
+    }
 
 
 class GatedEvaluator(Evaluator):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 from absl import logging
 from google.protobuf import json_format
 from tfx.components.pusher.executor import Executor as TfxExecutor
 from tfx.components.util import model_utils
+from tfx.dsl.io import fileio
 from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
@@ -24,6 +26,7 @@ from components.model_pusher.versions import (
     read_source,
     version_path,
 )
+from schemas.model_card import CARD_ASSET, EVALUATION_PROPERTY, card_markdown
 
 
 class Executor(TfxExecutor):
@@ -64,11 +67,29 @@ class Executor(TfxExecutor):
         saved_model = self.GetModelPath(input_dict)
         # The archive first: where the disk is full, the model is not yet in service.
         io_utils.copy_dir(saved_model, pushed.uri)
-        version = push(saved_model, serving, Source(model.id, model.uri, digest(saved_model)))
+        complete_card(pushed.uri, input_dict.get("model_blessing") or [])
+        version = push(pushed.uri, serving, Source(model.id, model.uri, digest(saved_model)))
         keep = json.loads(exec_properties["custom_config"])["keep_versions"]
         if keep is not None:
             logging.info("removed the versions %s, to keep %s", prune(serving, keep), keep)
         self._MarkPushed(pushed, pushed_destination=version_path(serving, version), pushed_version=str(version))
+
+
+def complete_card(saved_model: str, blessings: list[Artifact]) -> None:
+    """Writes what the Evaluator found, which no one knew at the export, into a model's card, where it has one.
+
+    Args:
+        saved_model: The SavedModel's folder.
+        blessings: The ModelBlessing, or none.
+    """
+    file = os.path.join(saved_model, CARD_ASSET)
+    found = [blessing.get_string_custom_property(EVALUATION_PROPERTY) for blessing in blessings]
+    if not (found and found[0] and fileio.exists(file)):
+        return
+    with fileio.open(file) as source:
+        card = json.load(source) | {"evaluation": json.loads(found[0])}
+    io_utils.write_string_file(file, json.dumps(card, indent=2) + "\n")
+    io_utils.write_string_file(file.removesuffix(".json") + ".md", card_markdown(card))
 
 
 def find_objection(input_dict: dict[str, list[Artifact]]) -> str | None:

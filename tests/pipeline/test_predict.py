@@ -244,6 +244,7 @@ def test_a_request_is_the_example_that_the_log_would_have_given() -> None:
 
 def test_a_request_without_a_column_has_no_feature_for_it() -> None:
     assert parse_request(b'{"item": null}', COLUMNS) == b""
+    assert parse_request(b'{"item": []}', COLUMNS) == b""  # which TensorFlow refuses where one value can be
 
 
 def test_a_request_that_cannot_be_one_raises() -> None:

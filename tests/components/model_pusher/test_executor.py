@@ -7,8 +7,9 @@ from google.protobuf import json_format
 from tfx.proto import pusher_pb2
 from tfx.types.standard_artifacts import InfraBlessing, Model, ModelBlessing, PushedModel
 
-from components.model_pusher.executor import Executor
+from components.model_pusher.executor import Executor, complete_card
 from components.model_pusher.versions import list_versions, read_source
+from schemas.model_card import CARD_ASSET, EVALUATION_PROPERTY
 
 
 @pytest.fixture
@@ -45,6 +46,30 @@ def push(folder):
         return pushed
 
     return run
+
+
+def test_a_version_has_what_the_evaluator_found_in_its_card(tmp_path):
+    card = tmp_path / CARD_ASSET
+    card.parent.mkdir(parents=True)
+    card.write_text(json.dumps({"data_set": "shop", "evaluation": None, "limits": ["x"]}))
+    blessing = ModelBlessing()
+    found = {"examples": 9, "metrics": {"auc": 0.75}, "gates": ["auc is 0.75, must be at least 0.5"]}
+    blessing.set_string_custom_property(EVALUATION_PROPERTY, json.dumps(found))
+    complete_card(str(tmp_path), [blessing])
+    assert json.loads(card.read_text()) == {"data_set": "shop", "evaluation": found, "limits": ["x"]}
+    assert "- Auc: 0.75" in card.with_suffix(".md").read_text()
+    assert "must be at least 0.5" in card.with_suffix(".md").read_text()
+
+
+def test_a_card_stays_as_it_is_where_nothing_was_evaluated(tmp_path):
+    card = tmp_path / CARD_ASSET
+    card.parent.mkdir(parents=True)
+    card.write_text('{"data_set": "shop", "evaluation": null}')
+    complete_card(str(tmp_path), [ModelBlessing()])
+    complete_card(str(tmp_path), [])
+    assert card.read_text() == '{"data_set": "shop", "evaluation": null}'
+    complete_card(str(tmp_path / "without"), [ModelBlessing()])
+    assert not (tmp_path / "without").exists()
 
 
 def _versions(folder):
