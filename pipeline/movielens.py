@@ -287,7 +287,9 @@ def _write_days(impressions: pa.Table, target: Path, progress: ProgressHook) -> 
             folder.mkdir(parents=True)
             pq.write_table(impressions.slice(offset, size), folder / "part-0.parquet")
             offset += size
-        (unfinished / SUCCESS).write_text(json.dumps(dataclasses.asdict(summary) | {"version": VERSION}), encoding="utf-8")
+        (unfinished / SUCCESS).write_text(
+            json.dumps(dataclasses.asdict(summary) | {"version": VERSION}), encoding="utf-8"
+        )
     progress("write days", len(days), len(days))
     return summary
 

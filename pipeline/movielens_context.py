@@ -1,7 +1,7 @@
 """What a MovieLens impression's log would have had at its moment: the user's and the film's past, and nothing later.
 
-He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook", ADKDD 2014, section 4: features that count what
-happened before predict more than those that describe the ad and its context.
+He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook", ADKDD 2014, section 4: features that count
+what happened before predict more than those that describe the ad and its context.
 """
 
 from __future__ import annotations
@@ -75,9 +75,7 @@ class _User:
         self.items: tuple[deque[int], deque[int]] = (deque(maxlen=MAX_HISTORY), deque(maxlen=MAX_HISTORY))
 
 
-def with_context(
-    ratings: Sequence[Rating], genres: Mapping[int, Sequence[str]]
-) -> Iterator[tuple[Rating, Context]]:
+def with_context(ratings: Sequence[Rating], genres: Mapping[int, Sequence[str]]) -> Iterator[tuple[Rating, Context]]:
     """Yields the ratings in the order of time, then user, then item, each with what was known before it.
 
     Before means in an earlier second: ratings of one second do not see each other, since which of them came first is

@@ -21,7 +21,7 @@ MOVIELENS = FeatureSpec(
         IdFeature("user_id", num_buckets=10_000, min_presence=1.0),
         IdFeature("item_id", num_buckets=_NUM_ITEM_BUCKETS, table="item", min_presence=1.0),
         IdSequence("history", num_buckets=_NUM_ITEM_BUCKETS, max_length=20, table="item"),
-        IdSequence("skipped", num_buckets=_NUM_ITEM_BUCKETS, max_length=20, table="item"),
+        IdSequence("skipped", num_buckets=_NUM_ITEM_BUCKETS, max_length=20),  # its own table: it speaks against
         NumericFeature("age", dtype="int64", minimum=1, maximum=120, min_presence=1.0),
         IdFeature("gender", num_buckets=16, dtype="string", domain=("F", "M"), min_presence=1.0),
         IdFeature("occupation", num_buckets=1_000, dtype="string", min_presence=1.0),

@@ -237,7 +237,9 @@ def test_a_directory_in_use_is_left_alone(wheel: Wheel, log_path: Path, progress
     log_path.mkdir(parents=True)
     (log_path / name).write_text("mine", encoding="utf-8")
 
-    with pytest.raises(MovieLensError, match=r"holds no finished impression log of this version: remove it or choose another .* --out"):
+    with pytest.raises(
+        MovieLensError, match=r"holds no finished impression log of this version: remove it or choose another .* --out"
+    ):
         write_impression_log(log_path, progress, wheel=wheel.path, sha256=wheel.sha256)
 
     assert [path.read_text(encoding="utf-8") for path in log_path.iterdir()] == ["mine"]

@@ -108,6 +108,7 @@ def test_shipped_specs():
     ]  # fmt: skip
     history, item = (next(field for field in MOVIELENS.id_fields if field.name == n) for n in ("history", "item_id"))
     assert history.row_offset == item.row_offset
+    assert all(field.row_offset != item.row_offset for field in MOVIELENS.id_fields if field.name == "skipped")
     assert (len(CRITEO.numbers), len(CRITEO.id_fields)) == (13, 26)
     assert [(field.name, field.num_buckets) for field in NOTEBOOK.id_fields] == [("seq", 10), ("target", 10)]
 
