@@ -219,6 +219,6 @@ def _to_batch(table: Any, names: Iterable[str]) -> Any:
     columns = {}
     for name in names:
         values = [value if value is None or isinstance(value, list) else [value] for value in table[name].to_pylist()]
-        lists = pa.array(values)
-        columns[name] = lists.cast(pa.list_(pa.float32())) if lists.type.value_type == pa.float64() else lists
+        kind = table.schema.field(name).type
+        columns[name] = pa.array(values, kind if pa.types.is_list(kind) else pa.list_(kind))
     return pa.RecordBatch.from_pydict(columns)
