@@ -57,12 +57,7 @@ class Log:
 def load_logs() -> tuple[Log, Log]:
     """Returns the log with the ten days on which settings are chosen, and with the ten that are measured."""
     setting = load_setting("temporal")
-    rows = Rows(
-        *(
-            np.concatenate([getattr(part, field.name) for part in (setting.train, setting.eval)])
-            for field in dataclasses.fields(Rows)
-        )
-    )
+    rows = setting.train.followed_by(setting.eval)
     days = np.asarray(read_log()["timestamp"]) // 86_400
     _, starts, counts = np.unique(days, return_index=True, return_counts=True)
     # A day with few rows goes to the one before it.

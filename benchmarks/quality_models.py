@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from benchmarks.quality_data import Array, Rows
 from schemas.features import IDS, NUMBERS, FeatureSpec
+from trainer.average import AverageWeights
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.model import DeepFM, model_fn
 from trainer.train import EvalMetrics, FillUnseen, auc, compile_model, log_loss
@@ -54,6 +55,8 @@ def fit(
     """
     model = model_fn(spec, model_config, config.seed)
     callbacks: list[keras.callbacks.Callback] = [FillUnseen()] if model.has_unseen_rows else []
+    if config.average_from:
+        callbacks.append(AverageWeights(model, config.average_from, model.tables))
     if validation is not None:
         callbacks.append(EvalMetrics(batches(validation, 10_000)))
     if patience is not None:

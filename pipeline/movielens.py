@@ -20,12 +20,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from pipeline.movielens_context import Rating, with_context
 from pipeline.whole_folder import SUCCESS, write_whole
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ REQUIREMENT = "recbole==1.2.1"
 WHEEL = "recbole-1.2.1-py3-none-any.whl"
 WHEEL_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
 FOLDER = "recbole/dataset_example/ml-100k/"  # zipfile.Path wants the slash at the end
-MAX_HISTORY = 20
 MIN_CLICK_RATING = 4
+VERSION = 2  # of the log's columns
 
 ProgressHook = Callable[[str, int, int | None], None]
 """Takes what is being done, how many steps of it are done, and of how many (None: not known)."""
@@ -63,15 +63,6 @@ class ImpressionLog:
     num_days: int
     first_day: str
     last_day: str
-
-
-class Rating(NamedTuple):
-    """One rating; the order of the fields makes a sorted list run by user, then in time."""
-
-    user_id: int
-    timestamp: int
-    item_id: int
-    label: int
 
 
 class User(NamedTuple):
@@ -118,7 +109,7 @@ def write_impression_log(
             return finished
         if directory.is_dir() and any(directory.iterdir()):
             raise MovieLensError(
-                f"{directory} is not empty and holds no finished impression log:"
+                f"{directory} is not empty and holds no finished impression log of this version:"
                 " remove it or choose another directory with --out"
             )
     impressions = _read_impressions(progress, wheel, sha256)
@@ -127,10 +118,11 @@ def write_impression_log(
 
 
 def read_summary(directory: Path) -> ImpressionLog | None:
-    """Returns what the finished log in `directory` holds, None if there is no finished log."""
+    """Returns what the finished log in `directory` holds, None if there is no finished log of today's columns."""
     try:
-        return ImpressionLog(**json.loads((directory / SUCCESS).read_text(encoding="utf-8")))
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        summary = json.loads((directory / SUCCESS).read_text(encoding="utf-8"))
+        return ImpressionLog(**summary) if summary.pop("version") == VERSION else None
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, LookupError, AttributeError):
         return None
 
 
@@ -229,45 +221,35 @@ def join_impressions(folder: Path | zipfile.Path) -> pa.Table:
         int(row["item_id:token"]): Item(row["class:token_seq"].split(), _year(row["release_year:token"]))
         for row in _read_rows(folder / "ml-100k.item")
     }
-    impressions = list(with_histories(list(_read_ratings(folder / "ml-100k.inter"))))
-    impressions.sort(key=lambda pair: pair[0].timestamp)  # stable: a second stays ordered by user, then item
+    genres = {item_id: item.genres for item_id, item in items.items()}
+    impressions = list(with_context(list(_read_ratings(folder / "ml-100k.inter")), genres))
     ratings = [rating for rating, _ in impressions]
     columns = {
         "user_id": (pa.int64(), [rating.user_id for rating in ratings]),
         "item_id": (pa.int64(), [rating.item_id for rating in ratings]),
-        "history": (pa.list_(pa.int64()), [history for _, history in impressions]),
+        "history": (pa.list_(pa.int64()), [context.history for _, context in impressions]),
+        "skipped": (pa.list_(pa.int64()), [context.skipped for _, context in impressions]),
         "age": (pa.int64(), [users[rating.user_id].age for rating in ratings]),
         "gender": (pa.string(), [users[rating.user_id].gender for rating in ratings]),
         "occupation": (pa.string(), [users[rating.user_id].occupation for rating in ratings]),
         "genres": (pa.list_(pa.string()), [items[rating.item_id].genres for rating in ratings]),
         "release_year": (pa.int64(), [items[rating.item_id].release_year for rating in ratings]),
+        **{
+            f"{of}_{name}": (type_, [getattr(context, f"{of}_{name}") for _, context in impressions])
+            for of in ("user", "item", "genre")
+            for name, type_ in (("impressions", pa.int64()), ("click_share", pa.float32()))
+        },
         "timestamp": (pa.int64(), [rating.timestamp for rating in ratings]),
         "label": (pa.int64(), [rating.label for rating in ratings]),
     }
     return pa.table({name: pa.array(values, type_) for name, (type_, values) in columns.items()})
 
 
-def with_histories(ratings: Sequence[Rating]) -> Iterator[tuple[Rating, list[int]]]:
-    """Pairs each rating with the last items that its user clicked before it, oldest first.
-
-    Before means in an earlier second: ratings of one user in one second share a history, since
-    which of them came first is not known.
-    """
-    for _, of_user in itertools.groupby(sorted(ratings), key=lambda rating: rating.user_id):
-        clicked: deque[int] = deque(maxlen=MAX_HISTORY)
-        for _, of_second in itertools.groupby(of_user, key=lambda rating: rating.timestamp):
-            history = list(clicked)
-            for rating in of_second:
-                yield rating, history
-                if rating.label:
-                    clicked.append(rating.item_id)
-
-
 def _read_ratings(path: Path | zipfile.Path) -> Iterator[Rating]:
     for row in _read_rows(path):
         yield Rating(
-            user_id=int(row["user_id:token"]),
             timestamp=int(row["timestamp:float"]),
+            user_id=int(row["user_id:token"]),
             item_id=int(row["item_id:token"]),
             label=int(float(row["rating:float"]) >= MIN_CLICK_RATING),
         )
@@ -305,7 +287,9 @@ def _write_days(impressions: pa.Table, target: Path, progress: ProgressHook) -> 
             folder.mkdir(parents=True)
             pq.write_table(impressions.slice(offset, size), folder / "part-0.parquet")
             offset += size
-        (unfinished / SUCCESS).write_text(json.dumps(dataclasses.asdict(summary)), encoding="utf-8")
+        (unfinished / SUCCESS).write_text(
+            json.dumps(dataclasses.asdict(summary) | {"version": VERSION}), encoding="utf-8"
+        )
     progress("write days", len(days), len(days))
     return summary
 

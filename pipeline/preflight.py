@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from components.evaluation.derived import derived_columns
 from components.impression_log_example_gen.columns import find_columns
@@ -80,6 +80,7 @@ def _spec_problems(config: PipelineConfig) -> Iterator[str]:
         yield from _slice_problems(config, spec)
         yield from _column_problems(config, spec)
         yield from _drift_problems(config, spec)
+        yield from _id_dropout_problems(config, spec)
         try:
             find_schema(config, spec)
         except ConfigError as error:
@@ -91,27 +92,33 @@ def _slice_problems(config: PipelineConfig, spec: FeatureSpec) -> Iterator[str]:
     for index, columns in enumerate(config.evaluation.slices):
         for column in columns:
             if column not in names:
-                nearest = difflib.get_close_matches(column, names, n=1)
-                hint = f"did you mean {nearest[0]}?" if nearest else f"they are {', '.join(names)}"
-                yield f"evaluation.slices[{index}]: {config.features} has no feature {column}; {hint}"
+                yield f"evaluation.slices[{index}]: {config.features} has no feature {column}; {_hint(column, names)}"
 
 
 def _column_problems(config: PipelineConfig, spec: FeatureSpec) -> Iterator[str]:
     names = [column.name for column in find_columns(spec)]
     for column in config.log.columns:
         if column not in names:
-            nearest = difflib.get_close_matches(column, names, n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else f"they are {', '.join(names)}"
-            yield f"log.columns: {config.features} has no column {column}; {hint}"
+            yield f"log.columns: {config.features} has no column {column}; {_hint(column, names)}"
 
 
 def _drift_problems(config: PipelineConfig, spec: FeatureSpec) -> Iterator[str]:
     names = [*(feature.name for feature in spec.features), spec.label.name]
     for name in config.drift.features:
         if name not in names:
-            nearest = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else f"they are {', '.join(names)}"
-            yield f"drift.features: {config.features} has no feature {name}; {hint}"
+            yield f"drift.features: {config.features} has no feature {name}; {_hint(name, names)}"
+
+
+def _id_dropout_problems(config: PipelineConfig, spec: FeatureSpec) -> Iterator[str]:
+    names = [field.name for field in spec.id_fields]
+    for name in config.model.id_dropout_of:
+        if name not in names:
+            yield f"model.id_dropout_of: {config.features} has no id feature {name}; {_hint(name, names)}"
+
+
+def _hint(name: str, names: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {nearest[0]}?" if nearest else f"they are {', '.join(names)}"
 
 
 def _log_problems(config: PipelineConfig) -> Iterator[str]:

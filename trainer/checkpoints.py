@@ -8,6 +8,7 @@ import math
 import pathlib
 import shutil
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -42,9 +43,16 @@ class Checkpoints:
         directory: Where they are: `<step>/` of the newest step, and of the one at the end of the best epoch.
         model: The model, with its optimizer built.
         is_writer: Whether this process writes; of several workers that train together one does, and all read.
+        state: What else is to be kept.
     """
 
-    def __init__(self, directory: pathlib.Path, model: keras.Model, is_writer: bool = True) -> None:
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        model: keras.Model,
+        is_writer: bool = True,
+        state: Sequence[tf.Variable] = (),
+    ) -> None:
         self.directory = directory
         self._is_writer = is_writer
         if is_writer:
@@ -54,7 +62,8 @@ class Checkpoints:
                 if not before.with_suffix("").exists():
                     before.rename(before.with_suffix(""))
         variables = [*model.variables, *model.optimizer.variables, *model.optimizer.rest.variables]
-        self._state = tf.train.Checkpoint(variables={str(index): v.value for index, v in enumerate(variables)})
+        values = [*(variable.value for variable in variables), *state]
+        self._state = tf.train.Checkpoint(variables={str(index): value for index, value in enumerate(values)})
 
     def write(self, step: int, progress: Progress) -> None:
         """Writes the newest state and removes the ones before, but for the best epoch's."""

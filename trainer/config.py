@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import pydantic
@@ -32,6 +33,8 @@ class ModelConfig:
         fm_over: What the FM term pairs: the `fields`' pooled vectors, or all `positions` of all fields.
         id_dropout: Share of the ids that training reads as unseen ones, so that the row for these learns what an id is
             worth of which nothing is known. Ids that are not in the training split have its values afterwards.
+        id_dropout_of: That share of features that have one of their own, by name. A high one of a user's id pays where
+            most users to come are new: the model then does not lean on what it knows of training's users alone.
         embedding_stddev: Standard deviation of the initial factors.
         fm_numbers: Whether the FM term also pairs a vector for each number: the number times a learned vector.
         attention_units: Width of the hidden layer of a sequence's `target_attention`.
@@ -54,6 +57,7 @@ class ModelConfig:
     use_deep: bool = True
     fm_over: Literal["positions", "fields"] = "fields"
     id_dropout: Rate = 0.0
+    id_dropout_of: dict[str, Rate] = Field(default_factory=dict)
     embedding_stddev: NonNegative = 0.0001
     fm_numbers: bool = False
     attention_units: Positive = 16
@@ -66,6 +70,19 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not (self.use_linear or self.use_fm or self.use_deep):
             raise ValueError("use_linear, use_fm and use_deep are all false: a model needs a term")
+
+    def id_dropout_by_name(self, fields: Sequence[str]) -> list[float]:
+        """Returns each id field's share of ids that training reads as unseen ones.
+
+        Raises:
+            ValueError: `id_dropout_of` names a feature that is none of them.
+        """
+        for name in self.id_dropout_of:
+            if name not in fields:
+                raise ValueError(
+                    f"id_dropout_of: there is no id feature {name}; they are {', '.join(fields) or 'none'}"
+                )
+        return [self.id_dropout_of.get(name, self.id_dropout) for name in fields]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -81,6 +98,8 @@ class TrainingConfig:
         decay_steps: Steps after them over which it falls to 0 along a cosine; 0 for a constant one.
         reduce_on_plateau: Factor of the step size after an epoch without a better `monitor`, or null; not with
             `warmup_steps` or `decay_steps`, which determine the step size themselves.
+        average_from: The epoch, from 1, from whose end on the model has the mean of the weights at the epochs' ends,
+            see `trainer/average.py`; null for an epoch's own weights.
         optimizer: The optimizer of all weights but the embedding table's, by its Keras name.
         table_optimizer: How the embedding table's rows are updated, see `trainer/optimizers.py`.
         patience: Epochs without a better `monitor` on the eval split after which training stops.
@@ -103,6 +122,7 @@ class TrainingConfig:
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     decay_steps: Annotated[int, Field(ge=0)] = 0
     reduce_on_plateau: Annotated[float, Field(gt=0, lt=1)] | None = None
+    average_from: Positive | None = None
     optimizer: Literal["adam", "adamw", "adagrad", "sgd", "rmsprop", "nadam", "adamax", "ftrl", "lion"] = "adam"
     table_optimizer: Literal["adam", "adagrad", "rowwise_adagrad"] = "adam"
     patience: Positive = 2

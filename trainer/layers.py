@@ -30,7 +30,7 @@ class EmbeddingTable(RowTable):
         dim: Length of an id's factor vector.
         stddev: Standard deviation of the initial factors, N(0, stddev^2). Linear weights start at 0.
         seed: Seed of the initial factors and of `id_dropout`.
-        id_dropout: Share of the ids that are read as unseen ones in training.
+        id_dropout: Share of the ids that are read as unseen ones in training, of all fields or of each.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class EmbeddingTable(RowTable):
         dim: int,
         stddev: float,
         seed: int,
-        id_dropout: float = 0.0,
+        id_dropout: float | Sequence[float] = 0.0,
     ) -> None:
         def initial(shape: tuple[int, int], dtype: str) -> tf.Tensor:
             factors = keras.random.normal((shape[0], shape[1] - 1), stddev=stddev, dtype=dtype, seed=seed)
@@ -49,8 +49,9 @@ class EmbeddingTable(RowTable):
 
         super().__init__(num_rows, 1 + dim, initial, name="embedding_table")
         self._fields = tuple(fields)
-        self._id_dropout = id_dropout
-        self._dropout_seed = keras.random.SeedGenerator(seed) if id_dropout else None
+        rates = np.broadcast_to(np.float32(id_dropout), [len(fields)])
+        self._id_dropout = np.repeat(rates, [field.max_length for field in fields])  # [num_ids]
+        self._dropout_seed = keras.random.SeedGenerator(seed) if rates.any() else None
         sizes = [field.num_positions for field in fields]
         self._offsets = np.repeat(np.array([field.row_offset for field in fields], np.int32), sizes)
         self._unseen = np.repeat(np.array([field.unseen for field in fields], np.int32), sizes)  # [num_positions]
@@ -82,9 +83,9 @@ class EmbeddingTable(RowTable):
         """Returns the number of each position's row, int32 [batch, num_positions]; see `call`."""
         is_id = ids > 0
         ids = tf.cast(ids, tf.int32)
-        if training and self._id_dropout:
-            num_ids = int(self._id_of_position[-1]) + 1
-            is_dropped = keras.random.uniform([tf.shape(ids)[0], num_ids], seed=self._dropout_seed) < self._id_dropout
+        if training and self._dropout_seed is not None:
+            shape = [tf.shape(ids)[0], len(self._id_dropout)]
+            is_dropped = keras.random.uniform(shape, seed=self._dropout_seed) < self._id_dropout
             ids = tf.where(tf.gather(is_dropped, self._id_of_position, axis=1), self._unseen, ids)
         return tf.where(is_id, ids + self._offsets, 0)
 

@@ -50,7 +50,8 @@ class DeepFM(keras.Model):
         self.is_mixed = config.mixed_precision
         self._embedding_l2 = config.embedding_l2
         self.table_l2 = config.table_l2
-        self.has_unseen_rows = bool(self._fields and config.id_dropout)
+        id_dropout = config.id_dropout_by_name([field.name for field in self._fields])
+        self.has_unseen_rows = any(id_dropout)
         if self._fields:
             self.embedding_table = EmbeddingTable(
                 self._fields,
@@ -58,7 +59,7 @@ class DeepFM(keras.Model):
                 config.embedding_dim,
                 config.embedding_stddev,
                 seed,
-                config.id_dropout,
+                id_dropout,
             )
         if config.use_linear:
             self.bias = self.add_weight(name="bias", shape=(1,), initializer="zeros")

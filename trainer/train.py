@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.average import AverageWeights
 from trainer.checkpoints import Checkpoints, KeepBest, KeepState, Progress, number
 from trainer.config import TrainingConfig
 from trainer.finite import NonFiniteLossError
@@ -249,8 +250,10 @@ def train(
         _LOGGER.info(
             "warm start from %s; %s", earlier_state, f"cold are {', '.join(cold)}" if cold else "nothing is cold"
         )
+    average = AverageWeights(model, config.average_from, model.tables) if config.average_from else None
     with tempfile.TemporaryDirectory() as temporary:
-        checkpoints = Checkpoints(pathlib.Path(checkpoints_dir or temporary), model, workers.is_chief)
+        state = average.state if average else []
+        checkpoints = Checkpoints(pathlib.Path(checkpoints_dir or temporary), model, workers.is_chief, state)
         workers.wait()  # until the chief's checkpoints are in order
         progress = checkpoints.restore()
         workers.agree(f"{progress.epoch} epochs and {progress.batch} batches, the state of {checkpoints_dir}")
@@ -263,6 +266,7 @@ def train(
         callbacks = [ShareEpoch(workers)] if workers.number > 1 else []
         callbacks += [FillUnseen()] if model.has_unseen_rows else []
         callbacks += [ShrinkTables()] if model.table_l2 else []
+        callbacks += [average] if average else []
         callbacks += [
             EvalMetrics(eval_data, logit_shift(config.negative_sampling_rate), workers),
             KeepState(checkpoints, progress, config.checkpoint_steps, config.checkpoint_minutes),

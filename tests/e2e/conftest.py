@@ -32,11 +32,17 @@ def _write_log(folder, days, rows_per_day, **columns):
             "user_id": pa.array(users),
             "item_id": pa.array(items),
             "history": pa.array([list(range(user % 5)) for user in users.tolist()], pa.list_(pa.int64())),
+            "skipped": pa.array([list(range(user % 3)) for user in users.tolist()], pa.list_(pa.int64())),
             "age": pa.array(generator.integers(18, 70, rows_per_day)),
             "gender": pa.array(generator.choice(["F", "M"], rows_per_day)),
             "occupation": pa.array(generator.choice(["student", "doctor", "artist"], rows_per_day)),
             "genres": pa.array([[["Drama"], ["Comedy", "Drama"], []][item % 3] for item in items.tolist()]),
             "release_year": pa.array(generator.integers(1950, 1998, rows_per_day)),
+            **{f"{of}_impressions": pa.array(np.arange(rows_per_day)) for of in ("user", "item", "genre")},
+            **{
+                f"{of}_click_share": pa.array(generator.random(rows_per_day).astype(np.float32))
+                for of in ("user", "item", "genre")
+            },
             "timestamp": pa.array(np.full(rows_per_day, 86_400 * number)),
             "label": pa.array((generator.random(rows_per_day) < 1 / (1 + np.exp(-2 * taste))).astype(np.int64)),
         }

@@ -78,7 +78,7 @@ def test_first_run_pushes_a_blessed_model_and_keeps_the_output_contract(first, w
     assert summary["stack"]["keras"].startswith("3.")
     assert summary["examples"] == {"train": 3000, "eval": 1000}
     assert (summary["rows"], summary["quarantined"], summary["quarantine"]) == (4000, {}, None)
-    assert list(summary["collisions"]) == ["user_id", "item_id", "history", "gender", "occupation", "genres"]
+    assert list(summary["collisions"]) == ["user_id", "item_id", "history", "skipped", "gender", "occupation", "genres"]
     assert summary["collisions"]["gender"] == {
         "ids": 2, "buckets": 16, "colliding_ids": 0, "colliding_impressions": 0, "exact": True,
     }  # fmt: skip

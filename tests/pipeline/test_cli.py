@@ -124,7 +124,7 @@ def test_a_run_takes_a_spec_from_the_current_folder(log: Path, supervised: list[
     spec = "from schemas.features import *\nSPEC = FeatureSpec('mine', (IdFeature('site', 10),))"
     Path("spec_in_the_current_folder.py").write_text(spec, encoding="utf-8")
     settings = ["--set", "features=spec_in_the_current_folder:SPEC", "--set", "log.eval_days=1"]
-    settings += ["--set", "evaluation.slices=[[site]]"]
+    settings += ["--set", "evaluation.slices=[[site]]", "--set", "model.id_dropout_of={}"]
     without_schema = ctr("run", *settings)
     assert (without_schema.exit_code, without_schema.stderr.count("\n")) == (1, 1)
     assert "mine.pbtxt; make it with: python -m schemas.tfmd spec_in_the_current_folder:SPEC " in without_schema.stderr
@@ -179,7 +179,7 @@ BAD_RUNS = {
     ),
     "other log not there": (
         nothing,
-        ["features=schemas.notebook:NOTEBOOK", "evaluation.slices=[]", "log.path=elsewhere"],
+        ["features=schemas.notebook:NOTEBOOK", "evaluation.slices=[]", "model.id_dropout_of={}", "log.path=elsewhere"],
         "ctr: log.path: there is no impression log at elsewhere: write one there, or correct the path\n",
     ),
     "too few days": (nothing, ["log.eval_days=2"], "ctr: log.eval_days: the impression log has 2 day(s) with rows, "),
@@ -193,6 +193,11 @@ BAD_RUNS = {
         nothing,
         ["drift.features={itm_id: {drift: 0.1}}"],
         "ctr: drift.features: schemas.movielens:MOVIELENS has no feature itm_id; did you mean item_id?\n",
+    ),
+    "id dropout of nearly a feature": (
+        nothing,
+        ["model.id_dropout_of={usr_id: 0.5}"],
+        "ctr: model.id_dropout_of: schemas.movielens:MOVIELENS has no id feature usr_id; did you mean user_id?\n",
     ),
     "runs_dir is a file": (
         lambda: Path("file").touch(),

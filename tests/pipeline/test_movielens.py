@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zipfile
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline import movielens
-from pipeline.movielens import ImpressionLog, MovieLensError, Rating, write_impression_log
+from pipeline.movielens import ImpressionLog, MovieLensError, write_impression_log
 
 MIDNIGHT = 883612800  # 1998-01-01 00:00:00 UTC
 
@@ -128,11 +130,18 @@ def test_writes_every_column_of_every_day(wheel: Wheel, log_path: Path, progress
         "user_id": [7, 7],
         "item_id": [1, 2],
         "history": [[], []],
+        "skipped": [[], []],
         "age": [31, 31],
         "gender": ["F", "F"],
         "occupation": ["pilot", "pilot"],
         "genres": [["Drama"], ["Film-Noir", "Children's"]],
         "release_year": [1990, 1985],
+        "user_impressions": [0, 0],
+        "user_click_share": [0.5, 0.5],
+        "item_impressions": [0, 0],
+        "item_click_share": [0.5, 0.5],
+        "genre_impressions": [0, 0],
+        "genre_click_share": [0.5, 0.5],
         "timestamp": [883612799, 883612799],
         "label": [1, 1],
     }
@@ -140,11 +149,18 @@ def test_writes_every_column_of_every_day(wheel: Wheel, log_path: Path, progress
         "user_id": [7, 7, 12, 12],
         "item_id": [3, 4, 2, 3],
         "history": [[1, 2], [1, 2], [], []],
+        "skipped": [[], [3], [], []],
         "age": [31, 31, 64, 64],
         "gender": ["F", "F", "M", "M"],
         "occupation": ["pilot", "pilot", "baker", "baker"],
         "genres": [["unknown"], ["Comedy"], ["Film-Noir", "Children's"], ["unknown"]],
         "release_year": [None, None, 1985, None],
+        "user_impressions": [2, 3, 0, 0],
+        "user_click_share": [0.75, np.float32(0.6), 0.5, 0.5],
+        "item_impressions": [0, 0, 1, 1],
+        "item_click_share": [0.5, 0.5, np.float32(2 / 3), np.float32(1 / 3)],
+        "genre_impressions": [0, 0, 0, 0],
+        "genre_click_share": [0.5, 0.5, 0.5, 0.5],
         "timestamp": [883612800, 883612850, 883612850, 883612850],
         "label": [0, 1, 1, 0],
     }
@@ -161,11 +177,18 @@ def test_types_of_the_columns(wheel: Wheel, log_path: Path, progress: RecordedPr
         "user_id": "int64",
         "item_id": "int64",
         "history": ("int64",),
+        "skipped": ("int64",),
         "age": "int64",
         "gender": "string",
         "occupation": "string",
         "genres": ("string",),
         "release_year": "int64",
+        "user_impressions": "int64",
+        "user_click_share": "float",
+        "item_impressions": "int64",
+        "item_click_share": "float",
+        "genre_impressions": "int64",
+        "genre_click_share": "float",
         "timestamp": "int64",
         "label": "int64",
     }
@@ -175,40 +198,6 @@ def test_reports_the_steps(wheel: Wheel, log_path: Path, progress: RecordedProgr
     write_impression_log(log_path, progress, wheel=wheel.path, sha256=wheel.sha256)
 
     assert progress == [("write days", 0, 2), ("write days", 1, 2), ("write days", 2, 2)]
-
-
-@pytest.mark.parametrize(
-    ("ratings", "histories"),
-    [
-        pytest.param(
-            [Rating(1, 10, 5, 1), Rating(1, 11, 6, 0), Rating(1, 12, 7, 1)],
-            {5: [], 6: [5], 7: [5]},
-            id="a rating without a click enters no history",
-        ),
-        pytest.param(
-            [Rating(1, 10, 5, 1), Rating(1, 10, 4, 1), Rating(1, 11, 3, 1)],
-            {4: [], 5: [], 3: [4, 5]},
-            id="ratings of one second do not see each other",
-        ),
-        pytest.param(
-            [Rating(1, 10, 5, 1), Rating(2, 11, 6, 1), Rating(2, 12, 7, 1)],
-            {5: [], 6: [], 7: [6]},
-            id="a user sees no other user's clicks",
-        ),
-        pytest.param(
-            [Rating(1, 12, 5, 1), Rating(1, 10, 9, 1), Rating(1, 11, 7, 1)],
-            {9: [], 7: [9], 5: [9, 7]},
-            id="oldest first, whatever the order in the file",
-        ),
-        pytest.param(
-            [Rating(1, second, 100 - second, 1) for second in range(23)],
-            {100 - second: [100 - s for s in range(max(0, second - 20), second)] for second in range(23)},
-            id="the last 20",
-        ),
-    ],
-)
-def test_histories(ratings: list[Rating], histories: dict[int, list[int]]) -> None:
-    assert {rating.item_id: history for rating, history in movielens.with_histories(ratings)} == histories
 
 
 def test_second_call_does_nothing(wheel: Wheel, log_path: Path, progress: RecordedProgress) -> None:
@@ -221,6 +210,18 @@ def test_second_call_does_nothing(wheel: Wheel, log_path: Path, progress: Record
     assert second == first
     assert modified_at(log_path) == before
     assert progress == []
+
+
+def test_a_log_of_older_columns_is_not_taken_for_todays(
+    wheel: Wheel, log_path: Path, progress: RecordedProgress
+) -> None:
+    write_impression_log(log_path, progress, wheel=wheel.path, sha256=wheel.sha256)
+    summary = json.loads((log_path / "_SUCCESS").read_text(encoding="utf-8"))
+    summary.pop("version")
+    (log_path / "_SUCCESS").write_text(json.dumps(summary), encoding="utf-8")
+
+    with pytest.raises(MovieLensError, match="holds no finished impression log of this version: remove it"):
+        write_impression_log(log_path, progress, wheel=wheel.path, sha256=wheel.sha256)
 
 
 def test_an_empty_directory_is_filled(wheel: Wheel, log_path: Path, progress: RecordedProgress) -> None:
@@ -236,7 +237,9 @@ def test_a_directory_in_use_is_left_alone(wheel: Wheel, log_path: Path, progress
     log_path.mkdir(parents=True)
     (log_path / name).write_text("mine", encoding="utf-8")
 
-    with pytest.raises(MovieLensError, match=r"holds no finished impression log: remove it or choose another .* --out"):
+    with pytest.raises(
+        MovieLensError, match=r"holds no finished impression log of this version: remove it or choose another .* --out"
+    ):
         write_impression_log(log_path, progress, wheel=wheel.path, sha256=wheel.sha256)
 
     assert [path.read_text(encoding="utf-8") for path in log_path.iterdir()] == ["mine"]
@@ -371,6 +374,23 @@ def test_movielens_100k_is_whole(movielens_100k: tuple[ImpressionLog, list[dict[
     assert [row["timestamp"] for row in rows] == sorted(row["timestamp"] for row in rows)
 
 
+def test_counts_of_movielens_100k_are_of_the_past(
+    movielens_100k: tuple[ImpressionLog, list[dict[str, Any]]],
+) -> None:
+    _, rows = movielens_100k
+
+    for row in rows[::5_000]:
+        before = [r for r in rows if r["timestamp"] < row["timestamp"]]
+        of_user = [r["label"] for r in before if r["user_id"] == row["user_id"]]
+        of_item = [r["label"] for r in before if r["item_id"] == row["item_id"]]
+        of_genre = [
+            r["label"] for r in before if r["user_id"] == row["user_id"] for _ in set(r["genres"]) & set(row["genres"])
+        ]
+        for name, labels in (("user", of_user), ("item", of_item), ("genre", of_genre)):
+            assert row[f"{name}_impressions"] == len(labels)
+            assert row[f"{name}_click_share"] == np.float32((sum(labels) + 1) / (len(labels) + 2))
+
+
 def test_no_history_of_movielens_100k_leaks(movielens_100k: tuple[ImpressionLog, list[dict[str, Any]]]) -> None:
     _, rows = movielens_100k
     by_user = defaultdict(list)
@@ -383,5 +403,6 @@ def test_no_history_of_movielens_100k_leaks(movielens_100k: tuple[ImpressionLog,
         assert all(time < row["timestamp"] for time in times)
         assert times == sorted(times)
         assert len(times) <= 20
+        assert not set(row["history"]) & set(row["skipped"])
     for row in rows[::50]:
         assert row["history"] == history_by_definition(row, by_user[row["user_id"]])

@@ -102,10 +102,13 @@ def test_fields_stand_one_after_the_other_and_share_rows_where_they_share_a_tabl
 
 def test_shipped_specs():
     assert [feature.name for feature in MOVIELENS.features] == [
-        "user_id", "item_id", "history", "age", "gender", "occupation", "genres", "release_year",
+        "user_id", "item_id", "history", "skipped", "age", "gender", "occupation", "genres", "release_year",
+        "user_impressions", "user_click_share", "item_impressions", "item_click_share",
+        "genre_impressions", "genre_click_share",
     ]  # fmt: skip
     history, item = (next(field for field in MOVIELENS.id_fields if field.name == n) for n in ("history", "item_id"))
     assert history.row_offset == item.row_offset
+    assert all(field.row_offset != item.row_offset for field in MOVIELENS.id_fields if field.name == "skipped")
     assert (len(CRITEO.numbers), len(CRITEO.id_fields)) == (13, 26)
     assert [(field.name, field.num_buckets) for field in NOTEBOOK.id_fields] == [("seq", 10), ("target", 10)]
 

@@ -176,6 +176,16 @@ def test_id_dropout_reads_ids_as_unseen_ones_in_training_only():
     assert np.mean(rows[:, 0] == 4) == pytest.approx(0.25, abs=0.02)
 
 
+def test_id_dropout_of_one_field_leaves_the_others_as_they_are():
+    fields = [IdField("a", 0, 1, "sum", row_offset=0, num_buckets=3), IdField("b", 1, 2, "sum", 4, 2)]
+    table = EmbeddingTable(fields, num_rows=8, dim=1, stddev=0.1, seed=1, id_dropout=[0.75, 0.0])
+    table.build((None, 3))
+    table.table.assign(np.repeat(np.arange(8, dtype=np.float32)[:, None], 2, axis=1))
+    rows = table(tf.constant([[2, 1, 2]] * 8000, tf.int64), training=True)[:, :, 0].numpy()
+    assert np.mean(rows[:, 0] == 4) == pytest.approx(0.75, abs=0.02)
+    np.testing.assert_array_equal(rows[:, 1:], [[5, 6]] * 8000)
+
+
 def test_rows_that_were_not_read_get_their_own_tables_unseen_row():
     fields = [IdField("a", 0, 1, "sum", row_offset=0, num_buckets=3), IdField("b", 1, 1, "sum", 4, 2)]
     table = EmbeddingTable(fields, num_rows=8, dim=1, stddev=0.1, seed=1, id_dropout=0.25)

@@ -345,7 +345,9 @@ def run(pattern, directory, every):
     position = tf.Variable([0, 0], dtype=tf.int64)
     data = shuffled_batches(read_chunks([pattern], PARSING, num_files=4), 16, 100, 5, 1.0, position)
     model = model_fn(FeatureSpec("numbers", (NumericFeature("x"),)), ModelConfig(hidden_units=(4,), dropout=0.2), 5)
-    config = TrainingConfig(max_epochs=4, checkpoint_steps=every, patience=4, seed=5, learning_rate=0.01)
+    config = TrainingConfig(
+        max_epochs=4, checkpoint_steps=every, patience=4, seed=5, learning_rate=0.01, average_from=2
+    )
     eval_data = ordered_batches(read_chunks([pattern], PARSING), 50)
     history = train(model, data, eval_data, config, directory + "/tb", directory + "/state", position)
     return model.get_weights(), history.history
