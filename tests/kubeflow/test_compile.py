@@ -251,6 +251,7 @@ def test_the_command_finds_a_spec_in_the_current_folder_and_names_one_that_is_no
     spec = FeatureSpec("own", (IdFeature("item", 10),))
     pathlib.Path("schema.pbtxt").write_text(schema_text(spec))
     settings = ["features=own_spec_of_the_test:SPEC", "schema_file=schema.pbtxt", "evaluation.slices=[]"]
+    settings += ["model.id_dropout_of={}"]
     command = ["kubeflow", "compile", "--image", IMAGE, *(word for pair in settings for word in ("--set", pair))]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output

@@ -394,7 +394,7 @@ def test_backfill_finds_a_flat_logs_days_and_a_spec_in_the_current_folder(
     pq.write_table(table, in_empty_folder / "flat" / "part-0.parquet")
     settings = {
         "features": "backfilled:SPEC", "schema_file": "schema.pbtxt", "log.path": "flat", "log.eval_days": "1",
-        "evaluation.slices": "[]",
+        "evaluation.slices": "[]", "model.id_dropout_of": "{}",
     }  # fmt: skip
     words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     result = ctr("backfill", "--from", "1970-01-02", "--to", "1970-01-31", *words)

@@ -199,7 +199,7 @@ BAD_SCHEMAS = {
     "missing": (None, "no schema at .*; make it with: python -m schemas.tfmd schemas.movielens:MOVIELENS "),
     "not a schema": ("feature: 1 2 3", "is not a TFMD schema"),
     "another spec's": (_without_gender(), "differ in gender; make it with"),
-    "of sparse columns": (_of_sparse_columns(), "differ in age, gender, .*, user_id; make it with"),
+    "of sparse columns": (_of_sparse_columns(), "differ in age, gender, .*, user_id, user_impressions; make it with"),
 }
 
 
