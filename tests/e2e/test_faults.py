@@ -151,11 +151,11 @@ def test_nothing_is_left_of_the_runs_that_were_killed(two_at_once, workplace):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 64 MB."""
+    """A file system of 1 GB: a run's checkpoints and models take a few hundred MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", folder], capture_output=True, text=True
     )
     if mounted.returncode:
         pytest.skip(f"a small file system can only be mounted by root, as CI is: {mounted.stderr.strip()}")
