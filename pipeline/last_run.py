@@ -30,6 +30,8 @@ FILE = "last_run.json"
 REPEATED = "nothing has changed since the last run"  # in the log
 _PACKAGES = ("tfx", "ml-metadata", "tensorflow", "tensorflow-model-analysis", "keras", "apache-beam")
 _SUFFIXES = (".py", ".j2", ".css", ".js", ".pbtxt")
+# By which blessing the baseline was found: each comparison of the same model adds one, and nothing reads it.
+_IDLE_OUTPUTS = {("LatestBlessedModel", "model_blessing")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +74,12 @@ def digest_settings(config: PipelineConfig) -> str:
 
 
 def digest_artifacts(results: Mapping[str, NodeResult]) -> str:
-    """Returns a digest of the nodes' artifacts, with their properties."""
+    """Returns a digest of the nodes' artifacts, with their properties, as far as a node or the summary reads them."""
     parts = [
         (node, key, artifact.id, artifact.uri, sorted(map(str, artifact.mlmd_artifact.custom_properties.items())))
         for node, result in sorted(results.items())
         for key, artifacts in sorted(result.outputs.items())
+        if (node, key) not in _IDLE_OUTPUTS
         for artifact in artifacts
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from tfx.proto.orchestration import pipeline_pb2
-from tfx.types.standard_artifacts import Model
+from tfx.types.standard_artifacts import Model, ModelBlessing
 
 from pipeline import last_run
 from pipeline.config import LogConfig, PipelineConfig
@@ -86,6 +86,17 @@ def test_an_edit_of_the_schema_is_a_change(config, tmp_path):
 def test_a_property_that_was_set_since_is_a_change():
     assert digest_artifacts(_model()) == digest_artifacts(_model())
     assert digest_artifacts(_model(rolled_back="2026-11-25")) != digest_artifacts(_model())
+
+
+def test_another_blessing_of_the_same_baseline_is_no_change():
+    def baseline(model, blessing):
+        found = {"model": Model(), "model_blessing": ModelBlessing()}
+        found["model"].id, found["model_blessing"].id = model, blessing
+        outputs = {name: [artifact] for name, artifact in found.items()}
+        return {"LatestBlessedModel": NodeResult(cached=False, outputs=outputs)}
+
+    assert digest_artifacts(baseline(10, 16)) == digest_artifacts(baseline(10, 12))
+    assert digest_artifacts(baseline(11, 12)) != digest_artifacts(baseline(10, 12))
 
 
 def test_the_process_that_repeats_a_run_imports_neither_tensorflow_nor_beam():
