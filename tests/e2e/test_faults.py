@@ -154,9 +154,7 @@ def small_disk(tmp_path):
     """A file system of 1 GB: a run's checkpoints and models take a few hundred MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", folder], capture_output=True, text=True
-    )
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", folder], capture_output=True, text=True)
     if mounted.returncode:
         pytest.skip(f"a small file system can only be mounted by root, as CI is: {mounted.stderr.strip()}")
     yield folder
