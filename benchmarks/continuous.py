@@ -99,7 +99,6 @@ def run_warm(log: Log, seed: int, num_epochs: int, batch_size: int, first_epochs
 def _make_model(log: Log, seed: int) -> DeepFM:
     model = model_fn(log.spec, PACKAGED.model, seed)
     compile_model(model, PACKAGED.training)
-    model.optimizer.build(model.trainable_variables)
     return model
 
 

@@ -204,6 +204,7 @@ def compile_model(model: DeepFM, config: TrainingConfig, first_step: int = 0, wo
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         jit_compile=False,  # XLA gathers rows slowly on CPUs, and compiles for seconds
     )
+    model.optimizer.build(model.trainable_variables)  # a step reads the slots with the rows
 
 
 def train(
@@ -244,7 +245,6 @@ def train(
     """
     first_step = read_steps(earlier_state) if earlier_state else 0
     compile_model(model, config, first_step, workers)
-    model.optimizer.build(model.trainable_variables)
     if earlier_state:
         cold = warm_start(model, earlier_state)
         _LOGGER.info(

@@ -48,7 +48,6 @@ def state(tmp_path):
 def _untrained(spec, model_config=MODEL, config=None):
     model = model_fn(spec, model_config, seed=9)
     compile_model(model, config or TrainingConfig())
-    model.optimizer.build(model.trainable_variables)
     return model
 
 
