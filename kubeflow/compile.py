@@ -18,7 +18,7 @@ from typing import Any
 from kfp import compiler, dsl
 from tfx.dsl.compiler.compiler import Compiler
 
-from pipeline.beam_check import setting_problems
+from pipeline.beam_check import folders_of_workers, setting_problems
 from pipeline.config import ConfigError, PipelineConfig, config_to_json
 from pipeline.kfp_outputs import KFP_OUTPUTS
 from pipeline.pipeline import create_pipeline
@@ -51,8 +51,7 @@ def compile_package(config: PipelineConfig, image: str, out: pathlib.Path) -> No
         raise ConfigError(f"kubeflow.nodes: this pipeline has no node {strange[0]}; it has {', '.join(nodes)}")
     parameters = _parameters(config)
     in_containers = container_config(config, image)
-    folders = {"log.path": in_containers.log.path, "runs_dir": in_containers.runs_dir}
-    problems = list(setting_problems(in_containers.beam, folders))
+    problems = list(setting_problems(in_containers.beam, folders_of_workers(in_containers)))
     if problems:
         raise ConfigError("\n".join(problems))
     package = _make_pipeline(in_containers, image, nodes, parameters)

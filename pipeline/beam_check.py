@@ -9,8 +9,14 @@ import socket
 from collections.abc import Iterator, Mapping
 
 from pipeline.beam import BeamConfig
+from pipeline.config import PipelineConfig
 
 _CONNECT_SECONDS = 3
+
+
+def folders_of_workers(config: PipelineConfig) -> dict[str, str]:
+    """Returns what the workers of a pipeline's Beam steps read and write, by the names of the settings."""
+    return {"log.path": config.log.path, "runs_dir": config.runs_dir}
 
 
 def beam_problems(config: BeamConfig, folders: Mapping[str, str]) -> Iterator[str]:

@@ -206,6 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--executor-input", help="JSON that says where KFP wants the node's outputs")
     options = parser.parse_args(arguments)
 
+    from pipeline.beam_check import folders_of_workers
     from pipeline.kfp_outputs import write_outputs
     from pipeline.metadata_store import connect
     from pipeline.preflight import check_beam
@@ -219,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         compiled = compile_for_run(config, options.run_id, connect(options.metadata))
         if uses_beam(compiled, options.node):
-            check_beam(config.beam, {"log.path": config.log.path, "runs_dir": config.runs_dir})
+            check_beam(config.beam, folders_of_workers(config))
         result = launch_node(compiled, options.node)
         _LOGGER.info("%s: %s", options.node, "taken from the cache" if result.cached else "done")
     except Exception as error:

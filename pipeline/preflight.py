@@ -12,7 +12,7 @@ from components.impression_log_example_gen.columns import find_columns
 from components.impression_log_example_gen.log import LogError, find_days, is_partitioned, parse_day
 from components.impression_log_example_gen.window import split_days, up_to
 from pipeline.beam import BeamConfig
-from pipeline.beam_check import beam_problems
+from pipeline.beam_check import beam_problems, folders_of_workers
 from pipeline.config import ConfigError, PipelineConfig
 from pipeline.schema_file import find_schema
 from schemas.features import FeatureSpec, load_spec
@@ -34,7 +34,7 @@ def check(config: PipelineConfig) -> None:
         PreflightError: The run cannot succeed.
     """
     problems = [*_spec_problems(config), *_log_problems(config)]
-    problems += beam_problems(config.beam, {"log.path": config.log.path, "runs_dir": config.runs_dir})
+    problems += beam_problems(config.beam, folders_of_workers(config))
     # Last, so that a run that cannot start leaves no folder behind.
     problems = problems or list(_folder_problems(config))
     if problems:

@@ -200,9 +200,8 @@ def _start(
             stderr=subprocess.STDOUT,
             pass_fds=inherited,
             start_new_session=True,
-            env=training_environment()
-            | dict(os.environ)
-            | {"PYTHONUNBUFFERED": "1"},  # a killed child's last lines are in the log
+            # Unbuffered: a killed child's last lines are in the log.
+            env=training_environment() | dict(os.environ) | {"PYTHONUNBUFFERED": "1"},
         )
 
 

@@ -56,9 +56,8 @@ class Checkpoints:
         self.directory = directory
         self._is_writer = is_writer
         if is_writer:
-            for before in directory.glob(
-                "*.old"
-            ):  # of an exchange that was cut off before the newer one was in its place
+            # Of an exchange that was cut off before the newer one was in its place.
+            for before in directory.glob("*.old"):
                 if not before.with_suffix("").exists():
                     before.rename(before.with_suffix(""))
         variables = [*model.variables, *model.optimizer.variables, *model.optimizer.rest.variables]

@@ -108,11 +108,10 @@ class DeepFM(keras.Model):
         linear = fm = deep = total = tf.zeros([batch_size, 1])
         tower_inputs = []
         if self._fields:
-            # [batch, num_ids, 1 + dim]
             if rows is None:
-                rows = self.embedding_table(features[IDS], training=training)  # [batch, num_ids, 1 + dim]
+                rows = self.embedding_table(features[IDS], training=training)
             else:
-                rows = self.embedding_table.sum_hashes(rows)
+                rows = self.embedding_table.sum_hashes(rows)  # [batch, num_ids, 1 + dim]
             if training and self._embedding_l2:
                 self.add_loss(self._embedding_l2 * tf.reduce_sum(tf.square(rows)) / tf.cast(batch_size, rows.dtype))
             is_id = present_ids(features[IDS], self._fields)
