@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from tensorflow_data_validation import StatsOptions
 from tfx.components import ExampleValidator, StatisticsGen, Trainer, Transform, Tuner
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration.metadata import sqlite_metadata_connection_config
@@ -72,7 +73,11 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         source_fingerprint=_digest(components_sources, repr(spec)),
     )
     schema_gen = CuratedSchemaGen(schema_file=str(find_schema(config, spec)))
-    statistics_gen = StatisticsGen(examples=example_gen.outputs["examples"], schema=schema_gen.outputs["schema"])
+    statistics_gen = StatisticsGen(
+        examples=example_gen.outputs["examples"],
+        schema=schema_gen.outputs["schema"],
+        stats_options=StatsOptions(use_sketch_based_topk_uniques=True),  # exact counts of ids take most of the time
+    )
     validator = ExampleValidator(statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"])
     gate = SchemaGate(
         anomalies=validator.outputs["anomalies"],

@@ -29,6 +29,7 @@ CHILD = (sys.executable, "-m", "pipeline.repeat")
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 
 _NAME_WIDTH = 24
+_NAMED_FIELDS = 3
 _SHOWN_COLLISIONS = 0.05  # of a field's ids or impressions
 
 
@@ -319,13 +320,18 @@ def _serving(checks: Sequence[dict[str, Any]]) -> Text:
 
 
 def _collisions(fields: dict[str, Any]) -> str:
-    """Returns the fields of which many ids share their buckets, in one line."""
-    many = [
-        f"{name} {field['colliding_ids']:.1%} of ids, {field['colliding_impressions']:.1%} of impressions"
+    """Returns the fields of which most ids share their buckets, in one line."""
+    many = {
+        name: f"{name} {field['colliding_ids']:.1%} of ids, {field['colliding_impressions']:.1%} of impressions"
         for name, field in fields.items()
         if max(field["colliding_ids"], field["colliding_impressions"]) > _SHOWN_COLLISIONS
-    ]
-    return "; ".join(many) or f"at most {_SHOWN_COLLISIONS:.0%} of any field's ids share a bucket"
+    }
+    worst = sorted(many, key=lambda name: -fields[name]["colliding_impressions"])[:_NAMED_FIELDS]
+    more = f"; {len(many) - len(worst)} more fields, see summary.json" if len(many) > len(worst) else ""
+    return (
+        "; ".join(many[name] for name in worst) + more
+        or f"at most {_SHOWN_COLLISIONS:.0%} of any field's ids share a bucket"
+    )
 
 
 def _drift(movements: list[dict[str, Any]]) -> str | Text:

@@ -2,8 +2,8 @@
 
 A hash does not know how frequent an id is, so with `d` distinct ids in `m` buckets an id, and therefore an impression's
 id too, is expected to share its bucket with another one with probability `1 - (1 - 1/m)^(d - 1)`. The statistics count
-the distinct ids and name the most frequent ones (StatisticsGen: 1,000). These are hashed here as Transform hashes them,
-and only the rest is expected, over the rest's uniform hashes. With
+the distinct ids and name the most frequent ones, as far as their sketch knows these. They are hashed here as Transform
+hashes them, and only the rest is expected, over the rest's uniform hashes. With
 
 - `t` distinct ids of which only the number is known,
 - `c(k) = w(k) / m^num_hashes`, the chance of an unknown id to get the buckets `k`: `w` is 1, and 2 for two different
@@ -39,6 +39,9 @@ from schemas.features import FeatureSpec, Hashing, IdField, NumericFeature
 from schemas.hashing import hash_ids
 
 _NOT_UTF8 = "__BYTES_VALUE__"  # TFDV's name for each id that is not UTF-8
+# TFDV's Misra-Gries sketch. With more distinct ids than it has counters a count is too high by up to one part in so many
+# of all occurrences: an id is known if that is not more than a tenth of its count.
+_COUNTERS, _TIMES_ERROR = 1024, 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +49,7 @@ class IdCounts:
     """What the statistics tell of a field's ids.
 
     Attributes:
-        num_ids: Number of distinct ids.
+        num_ids: Number of distinct ids; above 16,384 an estimate, whose standard error is a hundredth.
         num_occurrences: Number of ids in all impressions.
         known: The most frequent ids, text or int64, and how often each occurs.
     """
@@ -167,15 +170,17 @@ def _id_counts(spec: FeatureSpec, statistics: statistics_pb2.DatasetFeatureStati
             continue
         strings = feature.string_stats
         name = feature.path.step[0] if feature.HasField("path") else feature.name
+        num_occurrences = strings.common_stats.tot_num_values
+        least = _TIMES_ERROR * num_occurrences / _COUNTERS if strings.unique > _COUNTERS else 0
         known: dict[str | int, int] = {
             int(bucket.label) if name in integers else bucket.label: round(bucket.sample_count)
             for bucket in strings.rank_histogram.buckets
-            if bucket.label != _NOT_UTF8
+            if bucket.label != _NOT_UTF8 and bucket.sample_count >= least
         }
         num_empty = known.pop("", None)  # no id, see transform/preprocessing.py
         counts[name] = IdCounts(
             num_ids=strings.unique - (num_empty is not None),
-            num_occurrences=strings.common_stats.tot_num_values - (num_empty or 0),
+            num_occurrences=num_occurrences - (num_empty or 0),
             known=known,
         )
     return counts

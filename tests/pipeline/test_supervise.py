@@ -146,6 +146,14 @@ def test_paths_below_the_current_folder_are_short(config: PipelineConfig, monkey
 def test_the_summary_names_the_fields_of_which_many_ids_collide(config: PipelineConfig) -> None:
     _, output = run(config, "finish()")
     assert "  collisions  item_id 8.1% of ids, 4.3% of impressions\n" in output
+    _, output = run(
+        config,
+        "finish(collisions={f'c{n}': {'colliding_ids': n / 100, 'colliding_impressions': n / 50} for n in range(9)})",
+    )
+    assert (
+        "  collisions  c8 8.0% of ids, 16.0% of impressions; c7 7.0% of ids, 14.0% of impressions; "
+        "c6 6.0% of ids, 12.0% of impressions; 3 more fields, see summary.json\n"
+    ) in output
     _, output = run(config, "finish(collisions={})")
     assert "  collisions  at most 5% of any field's ids share a bucket\n" in output
 

@@ -160,14 +160,19 @@ def statistics(columns, tmp_path_factory):
     table = pa.RecordBatch.from_pydict(
         {name: pa.array(rows, pa.large_list(types.get(name, pa.int64()))) for name, rows in columns.items()}
     )
+    return _statistics_of(table, SPEC, tmp_path_factory.mktemp("statistics"))
+
+
+def _statistics_of(table, spec, folder):
     import apache_beam as beam
 
-    file = tmp_path_factory.mktemp("statistics") / "FeatureStats.pb"
+    file = folder / "FeatureStats.pb"
+    options = tfdv.StatsOptions(schema=make_schema(spec), use_sketch_based_topk_uniques=True)
     with beam.Pipeline(runner="apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner") as pipeline:
         (
             pipeline
             | beam.Create([table])
-            | tfdv.GenerateStatistics(tfdv.StatsOptions(schema=make_schema(SPEC)))
+            | tfdv.GenerateStatistics(options)
             | beam.Map(lambda result: file.write_bytes(result.SerializeToString()))
         )
     return read_statistics(str(file))
@@ -189,6 +194,21 @@ def test_the_collisions_of_each_hashed_field_come_from_tfdvs_statistics(statisti
             _brute_force(flat[name], num_buckets, num_hashes, others)
         ), name
     assert (found["nobody"].ids, found["nobody"].colliding_ids, found["nobody"].colliding_impressions) == (0, 0, 0)
+
+
+def test_of_more_ids_than_the_sketch_counts_the_frequent_ones_are_known(tmp_path):
+    occurrences = [f"{id_:08x}" for id_ in _zipf(40_000, 6_000)]
+    table = pa.RecordBatch.from_pydict({"page": pa.array([[id_.encode()] for id_ in occurrences])})
+    spec = FeatureSpec("s", (IdFeature("page", 20_000, dtype="string"), NumericFeature("price")))
+    page = find_collisions(spec, _statistics_of(table, spec, tmp_path))["page"]
+    assert page.ids == len(set(occurrences))
+    assert not page.exact
+    counts = collections.Counter(occurrences)
+    frequent = {id_: number for id_, number in counts.items() if number > 10 * len(occurrences) / 1024}
+    assert len(frequent) > 5
+    (expected,) = count_collisions([IdCounts(len(counts), len(occurrences), frequent)], 20_000)
+    assert page.colliding_ids == pytest.approx(expected.colliding_ids, rel=1e-3)
+    assert page.colliding_impressions == pytest.approx(expected.colliding_impressions, rel=0.02)
 
 
 def test_the_empty_string_is_no_id_and_one_that_is_not_utf8_is_an_unknown_one(statistics):
