@@ -39,8 +39,8 @@ from schemas.features import FeatureSpec, Hashing, IdField, NumericFeature
 from schemas.hashing import hash_ids
 
 _NOT_UTF8 = "__BYTES_VALUE__"  # TFDV's name for each id that is not UTF-8
-# TFDV's Misra-Gries sketch. With more distinct ids than it has counters a count is too high by up to one part in so many
-# of all occurrences: an id is known if that is not more than a tenth of its count.
+# TFDV's Misra-Gries sketch. With more distinct ids than it has counters a count is too high, by up to one part in so
+# many of all occurrences: an id is known if that is not more than a tenth of its count.
 _COUNTERS, _TIMES_ERROR = 1024, 10
 
 
