@@ -32,7 +32,7 @@ CACHE = pathlib.Path(".cache/bench/pipeline")
 SIZES, PLAIN_UP_TO = (100_000, 1_000_000, 10_000_000), 1_000_000
 NUM_DAYS = 7
 TIMES_PLAIN, AUC_BELOW_BAYES, RSS_GIB, TIME_PER_ROW = 5.0, 0.005, 16.0, 1.1
-SETTINGS = {"batch_size": 1024, "epochs": 1, "learning_rate": 0.001, "dim": 8, "hidden_units": [64, 32]}
+SETTINGS = {"batch_size": 1024, "epochs": 1, "learning_rate": 0.0003, "dim": 8, "hidden_units": [64, 32]}
 
 
 def prepare(num_rows: int, *, with_csv: bool) -> pathlib.Path:

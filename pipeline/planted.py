@@ -1,8 +1,9 @@
 """A DeepFM with random weights, which invents impressions and says how probable a click on each is.
 
-Bias, linear term, FM term and a layer of tanh units over all ids, and a slope for each number. Ids follow Zipf's law.
-Popularity drifts: each day the ids of a table move one rank down, and the last one becomes the first. One id in a
-hundred is new: no day before has it.
+Bias, linear term, FM term and a layer of tanh units over all ids, and a slope for each number. Ids follow Zipf's law,
+and the standard deviation of an id's weights is proportional to its popularity: what rare ids mean no number of rows
+would tell a model, and the best possible would be out of reach. Popularity drifts: ten ids of neighbouring ranks move
+one rank down each day, and the last of them becomes their first. One id in a hundred is new: no day before has it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
 Array: TypeAlias = npt.NDArray[Any]
 _DIM, _UNITS = 4, 16
 _BIAS = -1.5
-_MOST_IDS = 50_000
+_MOST_IDS, _LEAST_SHARE = 50_000, 0.001  # of a table, and how many the smallest table has of them
+_LINEAR_SCALE, _FACTOR_SCALE = 2.0, 0.3  # interactions are less than the linear term, as on real logs
+_RANKS = 10  # that popularity drifts over
 _MOST_IN_SEQUENCE = 20
 _COLD_SHARE = 0.01
 _COLD_IDS = 500  # of a table a day
@@ -81,7 +84,9 @@ class PlantedDeepFM:
         self._numbers = [feature for feature in spec.features if isinstance(feature, NumericFeature)]
         self._sizes: dict[str, int] = {}
         for field in self._fields:
-            size = len(field.domain) or min(_MOST_IDS, max(2, field.num_buckets // 4))
+            most = min(_MOST_IDS, max(2, field.num_buckets // 4))
+            drawn = most * _LEAST_SHARE ** generator.random()
+            size = len(field.domain) or max(2, round(drawn))
             self._sizes[_table(field)] = max(size, self._sizes.get(_table(field), 0))
         spread = 1 / math.sqrt(max(1, len(self._fields)))
 
@@ -89,8 +94,11 @@ class PlantedDeepFM:
             return generator.standard_normal(shape, np.float32)
 
         heights = {table: size + num_days * _COLD_IDS for table, size in self._sizes.items()}
-        self._linear = {table: spread * normal(height) for table, height in heights.items()}
-        self._factors = {table: spread * normal(height, _DIM) for table, height in heights.items()}
+        scales = {table: spread * _scales(size, heights[table]) for table, size in self._sizes.items()}
+        self._linear = {table: _LINEAR_SCALE * scale * normal(len(scale)) for table, scale in scales.items()}
+        self._factors = {
+            table: _FACTOR_SCALE * scale[:, None] * normal(len(scale), _DIM) for table, scale in scales.items()
+        }
         self._kernel = normal(len(self._fields) * _DIM, _UNITS)
         # Eight characters each, as one number: so an array of strings is made of one of ids without a loop.
         texts = "".join(f"{id_:08x}" for id_ in range(max(heights.values(), default=0)))
@@ -159,8 +167,8 @@ class PlantedDeepFM:
         np.minimum(ids, size - 1, out=ids)
         if field.domain:
             return ids.astype(np.intp)
-        ids -= day % size
-        ids += (ids < 0) * np.int32(size)
+        first = ids - ids % np.int32(_RANKS)
+        ids = first + (ids - first - day) % np.minimum(_RANKS, size - first)
         cold = generator.integers(0, max(count, 1), generator.binomial(count, _COLD_SHARE))
         ids[cold] = size + day * _COLD_IDS + generator.integers(0, _COLD_IDS, len(cold))
         return ids.astype(np.intp)  # as numpy's own indices are
@@ -168,6 +176,21 @@ class PlantedDeepFM:
 
 def _table(field: IdFeature | IdSequence) -> str:
     return field.table or field.name
+
+
+def _scales(size: int, height: int) -> Array:
+    """Returns the standard deviation of each id's linear weight, float32 [height]; its mean square is 1 in a log.
+
+    Args:
+        size: Number of ids that each day has; the others are new ones of some day.
+        height: Number of all ids.
+    """
+    popularity = np.full(height, _COLD_SHARE / _COLD_IDS)
+    first = np.arange(size) // _RANKS * _RANKS
+    popularity[:size] = np.log1p(1 / (1 + first)) / math.log(1 + size)
+    shares = np.log1p(1 / (1 + np.arange(size))) / math.log(1 + size)
+    scales: Array = popularity / math.sqrt(np.sum(shares * popularity[:size] ** 2))
+    return scales.astype(np.float32)
 
 
 def _means(rows: Array, lengths: Array) -> Array:

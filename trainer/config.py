@@ -93,7 +93,8 @@ class TrainingConfig:
         batch_size: Examples per step.
         max_epochs: Passes over the training split, at most.
         max_steps: Batches in all, at most, or null; the pass that it ends in is evaluated as a whole one is.
-        learning_rate: Step size, of the embedding table and of all other weights.
+        learning_rate: Step size, of all weights but the embedding table's.
+        table_learning_rate: That of the embedding table; null for the same.
         warmup_steps: Steps over which the step size grows from 0 to `learning_rate`.
         decay_steps: Steps after them over which it falls to 0 along a cosine; 0 for a constant one.
         reduce_on_plateau: Factor of the step size after an epoch without a better `monitor`, or null; not with
@@ -119,6 +120,7 @@ class TrainingConfig:
     max_epochs: Positive = 10
     max_steps: Positive | None = None
     learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    table_learning_rate: Annotated[float, Field(gt=0)] | None = None
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     decay_steps: Annotated[int, Field(ge=0)] = 0
     reduce_on_plateau: Annotated[float, Field(gt=0, lt=1)] | None = None

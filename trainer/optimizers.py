@@ -159,7 +159,7 @@ class FusedAdam(keras.optimizers.Adam):
 class RowSparse(keras.optimizers.Optimizer):
     """A Keras optimizer for all variables but the tables, which are updated row by row.
 
-    The learning rate, its schedule and the number of steps are those of `rest`.
+    The learning rate, its schedule and the number of steps are those of `rest`; a table's is a multiple of it.
 
     Args:
         rest: The optimizer of all other variables.
@@ -167,6 +167,7 @@ class RowSparse(keras.optimizers.Optimizer):
         tables: The tables, which get their slots when the optimizer is built.
         l2: lambda of the penalty `lambda / 2 * |table|^2`, which `shrink_tables` applies.
         workers: Those whose gradients make a step together.
+        table_rate: The tables' learning rate, as a multiple of that of `rest`.
     """
 
     def __init__(
@@ -176,8 +177,10 @@ class RowSparse(keras.optimizers.Optimizer):
         tables: Sequence[RowTable],
         l2: float = 0.0,
         workers: Workers = ALONE,
+        table_rate: float = 1.0,
     ) -> None:
         super().__init__(learning_rate=0.0, name="row_sparse")
+        self._table_rate = table_rate
         self._workers = workers
         self._l2 = l2
         self.rest = rest
@@ -252,7 +255,7 @@ class RowSparse(keras.optimizers.Optimizer):
 
     def _apply(self, pairs: Sequence[tuple[Any, keras.Variable]], read: ReadRows | None) -> None:
         step = tf.cast(self.rest.iterations.value + 1, tf.float32)
-        learning_rate = tf.cast(keras.ops.convert_to_tensor(self.rest.learning_rate), tf.float32)
+        learning_rate = self._table_rate * tf.cast(keras.ops.convert_to_tensor(self.rest.learning_rate), tf.float32)
         if self._l2:
             self._shrinkage.value.assign_add(tf.math.log1p(-learning_rate * self._l2))
         for gradient, variable in pairs:

@@ -199,8 +199,9 @@ def compile_model(model: DeepFM, config: TrainingConfig, first_step: int = 0, wo
         config.optimizer
     )  # not one with a number, which a process's second optimizer has: a warm start goes by it
     rest.learning_rate = _learning_rate(config, first_step)
+    rate = config.table_learning_rate / config.learning_rate if config.table_learning_rate else 1.0
     model.compile(
-        optimizer=RowSparse(rest, ROW_RULES[config.table_optimizer](), model.tables, model.table_l2, workers),
+        optimizer=RowSparse(rest, ROW_RULES[config.table_optimizer](), model.tables, model.table_l2, workers, rate),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         jit_compile=False,  # XLA gathers rows slowly on CPUs, and compiles for seconds
     )

@@ -161,6 +161,18 @@ def test_the_rest_is_stepped_by_its_own_optimizer_whose_rate_and_steps_are_the_w
     np.testing.assert_array_equal(table.numpy(), before)
 
 
+def test_a_tables_learning_rate_may_be_a_multiple_of_the_rests():
+    table, bias = _table(), keras.Variable(np.float32([1.0]), name="bias")
+    faster = RowSparse(keras.optimizers.SGD(0.01), Adagrad(), [table], table_rate=10.0)
+    faster.build([table.table, bias])
+    gradient = tf.IndexedSlices(tf.ones([1, 3]), tf.constant([1]))
+    faster.apply([gradient, tf.constant([1.0])], [table.table, bias])
+    np.testing.assert_allclose(bias.numpy(), [0.99])
+    same = _table()
+    _row_sparse(Adagrad(), same, 0.1).apply([gradient], [same.table])
+    np.testing.assert_allclose(table.numpy(), same.numpy())
+
+
 def test_a_schedule_of_the_rest_is_the_tables_too():
     table = _table()
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.1, 0.0])
