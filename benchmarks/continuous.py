@@ -5,7 +5,9 @@
 of all ten days' predictions together, mean of three seeds. Both have the packaged config. `from scratch` learns from
 all rows before the day; `warm start` from those since the day before, from the state that `trainer/warm_start.py` keeps
 of the model of then; its first day is one from scratch, like the other's. No weights are chosen by what is measured:
-the numbers of epochs and the warm start's batch size are those with the best log loss on the ten days before, seed 1.
+the settings of both are those with the best log loss on the days before, seed 1: the epochs from scratch on ten days,
+the warm start's settings on sixty, as in ten it has hardly anything to learn. The other figures of those sixty days are
+written beside the ten days'.
 
 Seconds are those of the steps of all days but the first; tracing the graph, 3 to 5 seconds a process for both, is not
 in them.
@@ -14,6 +16,7 @@ in them.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 import tempfile
 import time
@@ -26,17 +29,37 @@ from benchmarks.quality_data import Array, Rows, load_setting, read_log
 from benchmarks.quality_models import Figures, batches, logits_of, measure
 from pipeline.config import load_config
 from schemas.features import FeatureSpec
-from trainer.config import TrainingConfig
-from trainer.model import DeepFM, model_fn
+from trainer.model import model_fn
 from trainer.train import FillUnseen, compile_model
 from trainer.warm_start import save_state, warm_start
 
 SEEDS = (1, 2, 3)
-NUM_DAYS = 10
+NUM_DAYS, NUM_DAYS_BEFORE = 10, 60
 MIN_ROWS = 100
 SCRATCH_EPOCHS = (1, 2, 3)
-WARM = ((1, 1024), (2, 1024), (4, 1024), (1, 128), (2, 128), (1, 32))  # epochs, batch size
 PACKAGED = load_config(None)
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
+    """How a model goes on with a day's rows.
+
+    Attributes:
+        epochs: Passes over them.
+        batch_size: Examples per step.
+        learning_rate: Step size.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+
+WARM_STARTS = tuple(
+    WarmStart(*values)
+    for values in [(1, 1024, 1e-3), (1, 512, 3e-4), (1, 128, 1e-3), (1, 128, 3e-4), (3, 128, 3e-4), (3, 128, 1e-4)]
+)
+STAY = WarmStart(0, 1024, 1e-3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,66 +77,95 @@ class Log:
     starts: tuple[int, ...]
 
 
-def load_logs() -> tuple[Log, Log]:
-    """Returns the log with the ten days on which settings are chosen, and with the ten that are measured."""
+def load_log(num_days: int, num_before: int) -> Log:
+    """Returns some days of the log.
+
+    Args:
+        num_days: How many.
+        num_before: How many of the last days are not among them.
+    """
     setting = load_setting("temporal")
     rows = setting.train.followed_by(setting.eval)
     days = np.asarray(read_log()["timestamp"]) // 86_400
     _, starts, counts = np.unique(days, return_index=True, return_counts=True)
     # A day with few rows goes to the one before it.
     starts = [*starts[counts >= MIN_ROWS].tolist(), len(rows)]
-    first = len(starts) - 1 - 2 * NUM_DAYS
-    chosen_on, measured = (tuple(starts[i : i + NUM_DAYS + 1]) for i in (first, first + NUM_DAYS))
-    return Log(setting.spec, rows, chosen_on), Log(setting.spec, rows, measured)
+    last = len(starts) - 1 - num_before
+    return Log(setting.spec, rows, tuple(starts[last - num_days : last + 1]))
+
+
+class Learner:
+    """A model that is trained again and again: its graph is traced once.
+
+    Args:
+        log: Where its rows come from.
+        seed: Of its first weights, and of the order of the rows.
+        folder: Where its states are kept.
+    """
+
+    def __init__(self, log: Log, seed: int, folder: str) -> None:
+        self._log, self._seed, self._folder = log, seed, pathlib.Path(folder)
+        self._model = model_fn(log.spec, PACKAGED.model, seed)
+        compile_model(self._model, PACKAGED.training)
+        self.keep("untrained")
+        self._callbacks = [FillUnseen()] if self._model.has_unseen_rows else []
+        self._model.fit(batches(log.rows[:2], 2), verbose=0)  # traces
+
+    def keep(self, name: str) -> None:
+        """Keeps the state under a name."""
+        save_state(self._model, self._folder / name)
+
+    def restore(self, name: str) -> None:
+        """Takes a state that was kept."""
+        warm_start(self._model, self._folder / name)
+
+    def learn(self, start: int, end: int, how: WarmStart, day: int = 0) -> float:
+        """Learns from some of the log's rows, and returns the seconds."""
+        self._model.optimizer.learning_rate = how.learning_rate
+        data = batches(self._log.rows[start:end], how.batch_size, seed=self._seed + 100 * day)
+        begin = time.perf_counter()
+        self._model.fit(data, epochs=how.epochs, verbose=0, callbacks=self._callbacks)
+        return time.perf_counter() - begin
+
+    def logits(self, start: int, end: int) -> Array:
+        """Returns the logits of some of the log's rows."""
+        return logits_of(self._model, self._log.rows[start:end])
+
+
+def from_scratch(num_epochs: int) -> WarmStart:
+    """Returns the packaged config's settings."""
+    return WarmStart(num_epochs, PACKAGED.training.batch_size, PACKAGED.training.learning_rate)
 
 
 def run_scratch(log: Log, seed: int, num_epochs: int) -> tuple[Figures, float]:
     """Returns the figures and the seconds of a model from scratch each day."""
     logits, seconds = [], 0.0
-    for day, (start, end) in enumerate(zip(log.starts, log.starts[1:], strict=False)):
-        model = _make_model(log, seed)
-        taken = _fit(model, log.rows[:start], PACKAGED.training, seed, num_epochs)
-        seconds += taken if day else 0.0
-        logits.append(logits_of(model, log.rows[start:end]))
+    with tempfile.TemporaryDirectory() as folder:
+        learner = Learner(log, seed, folder)
+        for day, (start, end) in enumerate(itertools.pairwise(log.starts)):
+            learner.restore("untrained")
+            taken = learner.learn(0, start, from_scratch(num_epochs))
+            seconds += taken if day else 0.0
+            logits.append(learner.logits(start, end))
     return _figures(log, logits), seconds
 
 
-def run_warm(log: Log, seed: int, num_epochs: int, batch_size: int, first_epochs: int) -> tuple[Figures, float]:
-    """Returns the figures and the seconds of models of which each goes on from the one before it."""
-    logits, seconds = [], 0.0
-    config = dataclasses.replace(PACKAGED.training, batch_size=batch_size)
+def run_warm(log: Log, seed: int, first_epochs: int, *settings: WarmStart) -> list[tuple[Figures, float]]:
+    """Returns the figures and the seconds of models of which each goes on from the one before it, for each setting."""
+    found = []
     with tempfile.TemporaryDirectory() as folder:
-        for day, (start, end) in enumerate(zip(log.starts, log.starts[1:], strict=False)):
-            model = _make_model(log, seed)
-            if day:
-                warm_start(model, pathlib.Path(folder) / str(day - 1))
-                new = log.rows[log.starts[day - 1] : start]
-                seconds += _fit(model, new, config, seed + 100 * day, num_epochs)
-            else:
-                _fit(model, log.rows[:start], PACKAGED.training, seed, first_epochs)
-            save_state(model, pathlib.Path(folder) / str(day))
-            logits.append(logits_of(model, log.rows[start:end]))
-    return _figures(log, logits), seconds
-
-
-def _make_model(log: Log, seed: int) -> DeepFM:
-    model = model_fn(log.spec, PACKAGED.model, seed)
-    compile_model(model, PACKAGED.training)
-    return model
-
-
-def _fit(model: DeepFM, rows: Rows, config: TrainingConfig, seed: int, num_epochs: int) -> float:
-    """Trains, and returns the seconds without those of the tracing."""
-    callbacks = [FillUnseen()] if model.has_unseen_rows else []
-    with tempfile.TemporaryDirectory() as folder:
-        before = pathlib.Path(folder) / "before"
-        save_state(model, before)
-        model.fit(batches(rows[:2], config.batch_size), epochs=1, verbose=0)  # traces
-        warm_start(model, before)
-    data = batches(rows, config.batch_size, seed=seed)
-    begin = time.perf_counter()
-    model.fit(data, epochs=num_epochs, verbose=0, callbacks=callbacks)
-    return time.perf_counter() - begin
+        learner = Learner(log, seed, folder)
+        learner.restore("untrained")
+        learner.learn(0, log.starts[0], from_scratch(first_epochs))
+        learner.keep("first")
+        for how in settings:
+            learner.restore("first")
+            logits, seconds = [learner.logits(*log.starts[:2])], 0.0
+            for day, (before, start, end) in enumerate(zip(log.starts, log.starts[1:], log.starts[2:], strict=False)):
+                seconds += learner.learn(before, start, how, day + 1)
+                logits.append(learner.logits(start, end))
+            found.append((_figures(log, logits), seconds))
+    return found
 
 
 def _figures(log: Log, logits: list[Array]) -> Figures:
@@ -122,18 +174,22 @@ def _figures(log: Log, logits: list[Array]) -> Figures:
 
 def main() -> None:
     """Chooses the settings, measures and writes."""
-    validation, log = load_logs()
-    tried_scratch = {epochs: run_scratch(validation, SEEDS[0], epochs)[0] for epochs in SCRATCH_EPOCHS}
+    ten_before, before = load_log(NUM_DAYS, NUM_DAYS), load_log(NUM_DAYS_BEFORE, NUM_DAYS)
+    tried_scratch = {epochs: run_scratch(ten_before, SEEDS[0], epochs)[0] for epochs in SCRATCH_EPOCHS}
     epochs = min(tried_scratch, key=lambda key: tried_scratch[key].log_loss)
-    tried_warm = {pair: run_warm(validation, SEEDS[0], *pair, epochs)[0] for pair in WARM}
-    warm = min(tried_warm, key=lambda key: tried_warm[key].log_loss)
-    print(f"chosen: {epochs} epochs from scratch; {warm[0]} epochs in batches of {warm[1]} on a new day", flush=True)
+    tried_warm = [found for found, _ in run_warm(before, SEEDS[0], epochs, *WARM_STARTS)]
+    warm = WARM_STARTS[int(np.argmin([found.log_loss for found in tried_warm]))]
+    print(f"chosen: {epochs} epochs from scratch; on a new day {warm}", flush=True)
 
+    log = load_log(NUM_DAYS, 0)
+    of_warm = [run_warm(log, seed, epochs, warm, STAY) for seed in SEEDS]
     runs: dict[str, list[tuple[Figures, float]]] = {
         "from scratch": [run_scratch(log, seed, epochs) for seed in SEEDS],
-        "warm start": [run_warm(log, seed, *warm, epochs) for seed in SEEDS],
-        "the first day's model": [run_warm(log, seed, 0, 1024, epochs) for seed in SEEDS],
+        "warm start": [of_seed[0] for of_seed in of_warm],
+        "the first day's model": [of_seed[1] for of_seed in of_warm],
     }
+    on_days_before = {"from scratch": run_scratch(before, SEEDS[0], epochs)[0]}
+    on_days_before |= dict(zip(map(str, WARM_STARTS), tried_warm, strict=True))
     figures: dict[str, Any] = {
         name: {
             "auc": round(float(np.mean([found.auc for found, _ in of_seeds])), 5),
@@ -156,7 +212,8 @@ def main() -> None:
     ]
     figures |= {
         "rows_of_days": np.diff(log.starts).tolist(),
-        "chosen": {"epochs_from_scratch": epochs, "epochs_of_a_new_day": warm[0], "batch_size_of_a_new_day": warm[1]},
+        "chosen": {"epochs_from_scratch": epochs, "new_day": dataclasses.asdict(warm)},
+        "on_the_days_before": {name: dataclasses.asdict(found) for name, found in on_days_before.items()},
     }
     results.report("continuous", figures, goals)
 
