@@ -7,7 +7,7 @@ import pathlib
 import subprocess
 import sys
 
-from pipeline.supervise import training_environment
+from pipeline.environment import training_environment
 
 FOLDER = pathlib.Path(".cache/bench")
 OURS = ""  # this project's own

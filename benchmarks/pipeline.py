@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import results
 from pipeline import planted, synthetic
-from pipeline.supervise import training_environment
+from pipeline.environment import training_environment
 from pipeline.synthetic import write_synthetic_log
 from schemas.criteo import CRITEO
 

@@ -207,10 +207,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     from pipeline.beam_check import folders_of_workers
+    from pipeline.environment import training_environment
     from pipeline.kfp_outputs import write_outputs
     from pipeline.metadata_store import connect
     from pipeline.preflight import check_beam
 
+    # Early enough for TensorFlow; what the C library has to know stands in the image.
+    os.environ.update(training_environment() | dict(os.environ))
     # As a container's first process, Python would not end by SIGTERM, only by the SIGKILL that follows.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     absl.logging.set_verbosity(absl.logging.INFO)

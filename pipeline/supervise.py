@@ -24,6 +24,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from pipeline.config import PipelineConfig, config_to_json
+from pipeline.environment import training_environment
 
 CHILD = (sys.executable, "-m", "pipeline.repeat")
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
@@ -41,17 +42,6 @@ class RunFailedError(RuntimeError):
 
     def __init__(self, component: str | None, cause: str, log: pathlib.Path) -> None:
         super().__init__(f"{component or 'the run'} failed\n{' '.join(cause.split())}\nlog: {log}")
-
-
-def training_environment() -> dict[str, str]:
-    """Returns the environment variables of a process that trains; what the user has set goes before them.
-
-    With pages of 2 MB, the address of the page that a row of a large embedding table is on is mostly at hand. The
-    threads of one operation are half of the cores: a thread that has done its part waits for the others busily, on a
-    core that could have parsed the next batch.
-    """
-    threads = max(1, len(os.sched_getaffinity(0)) // 2)
-    return {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "TF_NUM_INTRAOP_THREADS": str(threads)}
 
 
 def supervise(
