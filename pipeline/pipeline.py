@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tensorflow_data_validation import StatsOptions
-from tfx.components import ExampleValidator, StatisticsGen, Trainer, Transform, Tuner
+from tfx.components import ExampleValidator, Trainer, Tuner
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration.metadata import sqlite_metadata_connection_config
 from tfx.orchestration.pipeline import Pipeline
@@ -18,6 +18,7 @@ from tfx.proto import trainer_pb2
 from tfx.types.channel import Channel
 from tfx.types.standard_artifacts import ExampleStatistics, Model, ModelBlessing, TransformCache
 
+from components.arrow_examples.component import ArrowStatisticsGen, ArrowTransform
 from components.curated_schema_gen.component import CuratedSchemaGen
 from components.drift_gate.component import DriftGate
 from components.earlier.artifacts import EarlierArtifactStrategy
@@ -73,11 +74,11 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         source_fingerprint=_digest(components_sources, repr(spec)),
     )
     schema_gen = CuratedSchemaGen(schema_file=str(find_schema(config, spec)))
-    statistics_gen = StatisticsGen(
+    statistics_gen = ArrowStatisticsGen(
         examples=example_gen.outputs["examples"],
         schema=schema_gen.outputs["schema"],
         stats_options=StatsOptions(use_sketch_based_topk_uniques=True),  # exact counts of ids take most of the time
-    )
+    ).with_id("StatisticsGen")
     validator = ExampleValidator(statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"])
     gate = SchemaGate(
         anomalies=validator.outputs["anomalies"],
@@ -102,7 +103,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
             examples=example_gen.outputs["examples"],
             analyzer_cache=Channel(type=TransformCache),
         ).with_id("EarlierAnalysis")
-    transform = (TransformByDay if earlier_analysis else Transform)(
+    transform = (TransformByDay if earlier_analysis else ArrowTransform)(
         examples=example_gen.outputs["examples"],
         schema=gate.outputs["schema"],
         preprocessing_fn=_dotted_path(preprocessing_fn),

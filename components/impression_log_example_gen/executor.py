@@ -16,6 +16,7 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 
+from components.arrow_examples.files import arrow_file
 from components.impression_log_example_gen.columns import Column, find_columns
 from components.impression_log_example_gen.ingest import Outcome, ingest
 from components.impression_log_example_gen.log import LogError
@@ -165,9 +166,10 @@ def _judge(counts: Counts, num_rows: int, num_examples: dict[str, int], max_bad_
 
 
 def _move_shards(outcome: Outcome, split: str, folder: str) -> None:
-    if fileio.exists(folder):
-        fileio.rmtree(folder)
-    fileio.makedirs(folder)
+    for into in (folder, os.path.dirname(arrow_file(os.path.join(folder, "any")))):
+        if fileio.exists(into):
+            fileio.rmtree(into)
+        fileio.makedirs(into)
     portions = [(portion, report) for portion, report in outcome.reports.items() if portion.split == split]
     shards = [(portion.day, path, report.digest) for portion, report in portions for path, _ in report.shards]
     for index, (day, path, digest) in enumerate(shards):
@@ -175,3 +177,4 @@ def _move_shards(outcome: Outcome, split: str, folder: str) -> None:
         number = f"{index:05d}-of-{len(shards):05d}"
         name = f"data_tfrecord-{day}-{number}-{digest}.gz" if day else f"data_tfrecord-{number}.gz"
         fileio.rename(path, os.path.join(folder, name))
+        fileio.rename(f"{path}.arrow", arrow_file(os.path.join(folder, name)))

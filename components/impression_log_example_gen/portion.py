@@ -1,4 +1,4 @@
-"""One portion of the log -> TFRecord files of tf.train.Examples, and a file of its bad rows."""
+"""One portion of the log -> files of tf.train.Examples and of record batches, and a file of its bad rows."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pyarrow as pa
 import tensorflow as tf
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
+from components.arrow_examples.files import ArrowWriter
 from components.impression_log_example_gen.check import check, days_of, find
 from components.impression_log_example_gen.columns import Column
 from components.impression_log_example_gen.duplicates import KeyWriter, hash_keys, read_duplicates
@@ -154,16 +155,20 @@ class _PortionWriter:
 class _ShardWriter:
     """Writes Examples to gzip TFRecord files, of which none gets more than `MAX_ROWS`, but for one batch.
 
-    A batch is encoded in a thread while the one before is compressed and the next one is read: encoding is about half
-    of the time, and does not hold Python's lock.
+    Beside each, with `.arrow` at its name's end, is a file of the same rows as record batches. A batch is encoded in a
+    thread while the one before is compressed and the next one is read: encoding is about half of the time, and does not
+    hold Python's lock.
     """
 
     def __init__(self, folder: str, shards: list[tuple[str, int]]) -> None:
         self._folder = folder
         self._shards = shards
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
-        self._encoded: collections.deque[concurrent.futures.Future[list[bytes]]] = collections.deque()
+        self._encoded: collections.deque[tuple[pa.RecordBatch, concurrent.futures.Future[list[bytes]]]] = (
+            collections.deque()
+        )
         self._writer: Any = None
+        self._files = contextlib.ExitStack()
 
     def __enter__(self) -> _ShardWriter:
         return self
@@ -171,28 +176,29 @@ class _ShardWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._thread:
             while self._encoded and kind is None:
-                self._write(self._encoded.popleft().result())
-        if self._writer:
-            self._writer.close()
+                self._write(*self._encoded.popleft())
+        self._files.close()
 
     def write(self, lists: pa.RecordBatch) -> None:
         if not lists.num_rows:
             return
-        self._encoded.append(self._thread.submit(_encode, lists))
+        self._encoded.append((lists, self._thread.submit(_encode, lists)))
         if len(self._encoded) > 1:
-            self._write(self._encoded.popleft().result())
+            self._write(*self._encoded.popleft())
 
-    def _write(self, examples: list[bytes]) -> None:
+    def _write(self, lists: pa.RecordBatch, encoded: concurrent.futures.Future[list[bytes]]) -> None:
         if self._writer is None or self._shards[-1][1] >= MAX_ROWS:
-            if self._writer:
-                self._writer.close()
+            self._files.close()
             # Under a name of its own: a runner may give one portion to two workers.
             self._shards.append((os.path.join(self._folder, uuid.uuid4().hex), 0))
-            self._writer = tf.io.TFRecordWriter(self._shards[-1][0], _COMPRESSION)
-        for example in examples:
+            path = self._shards[-1][0]
+            self._writer = self._files.enter_context(tf.io.TFRecordWriter(path, _COMPRESSION))
+            self._arrow = self._files.enter_context(ArrowWriter(f"{path}.arrow"))
+        self._arrow.write(lists)
+        for example in encoded.result():
             self._writer.write(example)
         path, number = self._shards[-1]
-        self._shards[-1] = (path, number + len(examples))
+        self._shards[-1] = (path, number + lists.num_rows)
 
 
 def _encode(lists: pa.RecordBatch) -> list[bytes]:

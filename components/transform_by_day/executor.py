@@ -18,6 +18,8 @@ from tensorflow_transform.beam.analyzer_cache import DatasetKey
 from tfx.components.transform import executor as tfx_transform
 from tfx.dsl.io import fileio
 
+from components.arrow_examples.tfxio import reading_arrow
+
 _NAME = re.compile(r"data_tfrecord-(?P<day>[0-9-]{10})-[0-9]+-of-[0-9]+-(?P<digest>[0-9a-f]{64})\.gz")
 
 
@@ -38,7 +40,8 @@ class Executor(tfx_transform.Executor):
         its_own = tfx_transform.TransformProcessor
         tfx_transform.TransformProcessor = ByDay
         try:
-            super().Do(input_dict, output_dict, exec_properties)
+            with reading_arrow():
+                super().Do(input_dict, output_dict, exec_properties)
         finally:
             tfx_transform.TransformProcessor = its_own
 

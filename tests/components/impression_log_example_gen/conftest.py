@@ -154,6 +154,12 @@ def _read_examples(file: pathlib.Path) -> list[Row]:
     return [{name: values for name, values in row.items() if values} for row in rows]
 
 
+def _read_arrow(file: pathlib.Path) -> list[Row]:
+    with pa.ipc.open_stream(file.open("rb")) as batches:
+        rows = [row for batch in batches for row in batch.to_pylist()]
+    return [{name: values for name, values in row.items() if values is not None} for row in rows]
+
+
 @pytest.fixture(scope="session")
 def make_row():
     """A good row, all of whose values tell its number: `make_row(5, item=None, label=2)`."""
@@ -241,6 +247,15 @@ def ingest(tmp_path, parameters, drive):
             ]
             for split in ("train", "eval")
         }
+        beside = {
+            split: [
+                row
+                for shard in sorted((tmp_path / f"examples/arrow/Split-{split}").iterdir())
+                for row in _read_arrow(shard)
+            ]
+            for split in ("train", "eval")
+        }
+        assert beside == splits
         path = examples.get_string_custom_property("quarantine")
         bad = [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()] if path else []
         return Ingested(examples, **splits, bad=bad)

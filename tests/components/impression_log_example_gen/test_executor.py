@@ -16,7 +16,11 @@ def _files(folder):
     return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
 
 
-FILES = {"Split-train/data_tfrecord-00000-of-00001.gz", "Split-eval/data_tfrecord-00000-of-00001.gz"}
+FILES = {
+    f"{folder}/data_tfrecord-00000-of-00001.gz{suffix}"
+    for split in ("train", "eval")
+    for folder, suffix in ((f"Split-{split}", ""), (f"arrow/Split-{split}", ".arrow"))
+}
 
 
 @pytest.fixture

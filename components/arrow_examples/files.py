@@ -1,0 +1,103 @@
+"""The file of record batches beside a file of Examples: where it is, how it is written and read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from types import TracebackType
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.io.filesystems import FileSystems  # its files are what Arrow takes for files; TFX's are not
+
+FOLDER = "arrow"  # beside the splits' folders, which may have nothing but TFRecords
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
+def arrow_file(examples_file: str) -> str:
+    """Returns where the rows of a split's file of Examples are as record batches, if they are.
+
+    Args:
+        examples_file: `URI/Split-NAME/FILE`.
+    """
+    folder, name = os.path.split(examples_file)
+    uri, split = os.path.split(folder)
+    return os.path.join(uri, FOLDER, split, f"{name}.arrow")
+
+
+def as_decoded(lists: pa.RecordBatch) -> pa.RecordBatch:
+    """Returns rows in the types that tfx_bsl decodes Examples to: large lists, of large_binary, int64 or float.
+
+    Args:
+        lists: Columns of lists, of binary, int64 or float; a row without values is null.
+    """
+    columns = []
+    for column in lists.columns:
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+        stops = np.cumsum(lengths, dtype=np.int64)
+        # A null offset makes a null list.
+        offsets = pa.array(np.concatenate([[0], stops]), mask=np.append(lengths == 0, False))
+        values = column.flatten()
+        if pa.types.is_binary(values.type):
+            values = values.cast(pa.large_binary())
+        columns.append(pa.LargeListArray.from_arrays(offsets, values))
+    return pa.RecordBatch.from_arrays(columns, lists.schema.names)
+
+
+class ArrowWriter:
+    """Writes a file of record batches of one schema.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._file = FileSystems.create(path)
+        self._writer: pa.RecordBatchStreamWriter | None = None
+
+    def __enter__(self) -> ArrowWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer and error is None:
+            self._writer.close()
+        self._file.close()
+
+    def write(self, lists: pa.RecordBatch) -> None:
+        """Writes rows.
+
+        Args:
+            lists: See `as_decoded`.
+        """
+        batch = as_decoded(lists)
+        if self._writer is None:
+            self._writer = pa.ipc.new_stream(self._file, batch.schema, options=_OPTIONS)
+        self._writer.write_batch(batch)
+
+
+def read_batches(path: str, columns: pa.Schema, max_rows: int) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of a file.
+
+    Args:
+        path: The file.
+        columns: Which columns, in which order, as `has_columns` has found them there.
+        max_rows: Of a batch.
+    """
+    with FileSystems.open(path) as file, pa.ipc.open_stream(file) as batches:
+        for batch in batches:
+            chosen = [batch.column(batch.schema.get_field_index(name)) for name in columns.names]
+            rows = pa.RecordBatch.from_arrays(chosen, schema=columns)
+            for start in range(0, rows.num_rows, max_rows):
+                yield rows.slice(start, max_rows)
+
+
+def has_columns(path: str, columns: pa.Schema) -> bool:
+    """Returns whether a file is there, and has these columns with these types."""
+    if not FileSystems.exists(path):
+        return False
+    with FileSystems.open(path) as file, pa.ipc.open_stream(file) as batches:
+        types = {field.name: field.type for field in batches.schema}
+    return all(types.get(field.name) == field.type for field in columns)
