@@ -78,26 +78,34 @@ class ArrowWriter:
         self._writer.write_batch(batch)
 
 
-def read_batches(path: str, columns: pa.Schema, max_rows: int) -> Iterator[pa.RecordBatch]:
+def read_batches(path: str, columns: pa.Schema | None, max_rows: int) -> Iterator[pa.RecordBatch]:
     """Yields the rows of a file.
 
     Args:
         path: The file.
-        columns: Which columns, in which order, as `has_columns` has found them there.
+        columns: Which columns, in which order, as `has_columns` has found them there; None for those with any value, of
+            each batch its own, as tfx_bsl decodes Examples without a schema.
         max_rows: Of a batch.
     """
     with FileSystems.open(path) as file, pa.ipc.open_stream(file) as batches:
         for batch in batches:
-            chosen = [batch.column(batch.schema.get_field_index(name)) for name in columns.names]
-            rows = pa.RecordBatch.from_arrays(chosen, schema=columns)
-            for start in range(0, rows.num_rows, max_rows):
-                yield rows.slice(start, max_rows)
+            for start in range(0, batch.num_rows, max_rows):
+                rows = batch.slice(start, max_rows)
+                chosen = columns or [
+                    field
+                    for field, column in zip(rows.schema, rows.columns, strict=True)
+                    if column.null_count < rows.num_rows
+                ]
+                arrays = [rows.column(rows.schema.get_field_index(field.name)) for field in chosen]
+                yield pa.RecordBatch.from_arrays(arrays, schema=pa.schema(chosen))
 
 
-def has_columns(path: str, columns: pa.Schema) -> bool:
-    """Returns whether a file is there, and has these columns with these types."""
+def has_columns(path: str, columns: pa.Schema | None) -> bool:
+    """Returns whether a file is there, and has these columns with these types; None for any."""
     if not FileSystems.exists(path):
         return False
+    if columns is None:
+        return True
     with FileSystems.open(path) as file, pa.ipc.open_stream(file) as batches:
         types = {field.name: field.type for field in batches.schema}
     return all(types.get(field.name) == field.type for field in columns)

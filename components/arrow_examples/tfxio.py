@@ -31,10 +31,8 @@ class ArrowExamples(TFExampleRecord):
         """
         files = sorted({path for pattern in self._file_pattern for path in fileio.glob(pattern)})
         beside = [arrow_file(path) for path in files]
-        if self._schema is None or self.raw_record_column_name or not files:
-            return super().BeamSource(batch_size)
-        columns = self.ArrowSchema()
-        if not all(has_columns(path, columns) for path in beside):
+        columns = None if self._schema is None else self.ArrowSchema()
+        if self.raw_record_column_name or not files or not all(has_columns(path, columns) for path in beside):
             return super().BeamSource(batch_size)
         return _ReadArrow(beside, columns, batch_size or _MAX_ROWS)
 
@@ -49,7 +47,7 @@ class ArrowExamples(TFExampleRecord):
 
 
 class _ReadArrow(beam.PTransform):
-    def __init__(self, files: list[str], columns: pa.Schema, max_rows: int) -> None:
+    def __init__(self, files: list[str], columns: pa.Schema | None, max_rows: int) -> None:
         super().__init__()
         self._files, self._columns, self._max_rows = files, columns, max_rows
 

@@ -10,7 +10,7 @@ from tfx.proto import example_gen_pb2
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
 
-from components.arrow_examples.files import ArrowWriter, arrow_file
+from components.arrow_examples.files import ArrowWriter, arrow_file, read_batches
 from components.arrow_examples.tfxio import ArrowExamples, reading_arrow
 from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
 from schemas.tfmd import make_schema
@@ -53,14 +53,14 @@ def files(tmp_path):
     return written
 
 
-def _make(folder, **others):
+def _make(folder, schema=SCHEMA, **others):
     return tfxio_utils.make_tfxio(
-        str(folder / "Split-train/*"), ["t"], example_gen_pb2.FORMAT_TF_EXAMPLE, schema=SCHEMA, **others
+        str(folder / "Split-train/*"), ["t"], example_gen_pb2.FORMAT_TF_EXAMPLE, schema=schema, **others
     )
 
 
-def _rows(tfxio, folder):
-    """The rows that a Beam source gives, in some order, and its schema."""
+def _rows(tfxio, folder, columns=None):
+    """What a Beam source gives, in some order: of each row what is not null. `columns` are those of each batch."""
     found = folder / "found"
     found.mkdir(exist_ok=True)
 
@@ -78,9 +78,10 @@ def _rows(tfxio, folder):
     rows = []
     for file in found.iterdir():
         with pa.ipc.open_stream(file.read_bytes()) as batches:
-            assert batches.schema.equals(tfxio.ArrowSchema())
+            assert columns is None or batches.schema.equals(columns)
             rows += [row for batch in batches for row in batch.to_pylist()]
         file.unlink()
+    rows = [{name: row[name] for name in sorted(row) if row[name] is not None} for row in rows]
     return sorted(rows, key=str)
 
 
@@ -97,9 +98,17 @@ def test_what_is_read_is_what_tfx_reads(files, tmp_path):
     expected_of_some = _rows(as_tfx.Project(some), tmp_path)
     for file in files:  # so that it cannot be these that are read
         file.write_bytes(b"")
-    assert _rows(ours, tmp_path) == expected
-    assert _rows(ours.Project(some), tmp_path) == expected_of_some
-    assert set(expected_of_some[0]) == set(some)
+    assert _rows(ours, tmp_path, as_tfx.ArrowSchema()) == expected
+    assert _rows(ours.Project(some), tmp_path, as_tfx.Project(some).ArrowSchema()) == expected_of_some
+    assert set().union(*expected_of_some) == set(some)
+
+
+def test_without_a_schema_a_batch_has_the_columns_that_have_values(files, tmp_path):
+    with reading_arrow():
+        ours = _make(tmp_path, schema=None)
+    assert _rows(ours, tmp_path) == _rows(_make(tmp_path, schema=None), tmp_path)
+    batch = next(read_batches(arrow_file(str(files[1])), None, 10))
+    assert batch.schema.names == [name for name in COLUMNS if name != "city"]
 
 
 @pytest.mark.parametrize("change", ["no file", "other columns"])
