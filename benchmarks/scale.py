@@ -1,7 +1,6 @@
 """What ten billion impressions a day would take, derived from `benchmarks/results`: `python -m benchmarks.scale`.
 
-Prints the table of `docs/scale.md`, which says what is assumed. StatisticsGen and the whole of Transform
-are in it after `make bench-pipeline`.
+Prints the table of `docs/scale.md`, which says what is assumed.
 """
 
 from __future__ import annotations
@@ -56,17 +55,12 @@ def find_stages() -> Iterator[Stage]:
     """Yields the stages in the order of a day."""
     ingest = _read("ingest")["parquet, 10 times the rows"]
     yield Stage("ingestion", "ingest.json, parquet", ingest["cpu_seconds"], ingest["rows"])
-    if (FOLDER / "pipeline.json").is_file():
-        sizes = _read("pipeline")["sizes"]
-        # The largest up to a million: what starting a component costs has the least part there.
-        rows = max(int(size) for size, found in sizes.items() if "ours" in found and int(size) <= 1_000_000)
-        components = sizes[str(rows)]["ours"]["components"]
-        for node in ("StatisticsGen", "Transform"):
-            yield Stage(node, f"pipeline.json, {rows:,} rows", components[node]["cpu_seconds"], rows)
-    else:
-        analysis = _read("analyzer_cache")
-        cpu_seconds = analysis["TFX's Transform"]["cpu_seconds"]
-        yield Stage("Transform's analysis alone", "analyzer_cache.json", cpu_seconds, analysis["rows to train on"])
+    sizes = _read("pipeline")["sizes"]
+    # The largest: what starting a component costs has the least part there.
+    rows = max(int(size) for size, found in sizes.items() if "ours" in found)
+    components = sizes[str(rows)]["ours"]["components"]
+    for node in ("StatisticsGen", "Transform"):
+        yield Stage(node, f"pipeline.json, {rows:,} rows", components[node]["cpu_seconds"], rows)
     speed = _read("speed")["4M/1024"]["this project"]["rows_per_second"]
     yield Stage("training, one pass", "speed.json, 4M/1024, two cores", 2.0, round(speed))
     evaluate = _read("evaluate")["this project"]
