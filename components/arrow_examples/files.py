@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems  # its files are what Arrow takes for files; TFX's are not
 
 FOLDER = "arrow"  # beside the splits' folders, which may have nothing but TFRecords
-_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
 def arrow_file(examples_file: str) -> str:
