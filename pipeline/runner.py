@@ -15,6 +15,8 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline.node import OPTIONAL_NODES, NodeResult, clear_away, launch_node
 
+_SQLITE_FULL = "database or disk is full"  # what SQLite says where a file says ENOSPC
+
 Emit = Callable[[dict[str, Any]], None]
 Launch = Callable[[pipeline_pb2.Pipeline, str], NodeResult]
 
@@ -85,6 +87,8 @@ def one_line_cause(error: BaseException) -> str:
     root = error
     while root.__cause__ is not None:
         root = root.__cause__
+    if _SQLITE_FULL in str(root):
+        return "No space left on device: the metadata store could not be written"
     lines = [line for line in str(root).splitlines() if line.strip()]
     message = re.sub(r"\s*\[(while running|in) .*\]$", "", lines[0]) if lines else ""
     return message if isinstance(root, ValueError) and message else f"{type(root).__name__}: {message}"

@@ -39,7 +39,12 @@ def _lines():
     raise ValueError("\ntwo anomalies\ntrain: gender: unexpected\n")
 
 
+def _full():
+    raise RuntimeError("Error when executing query: database or disk is full query: UPDATE `Execution` SET ...")
+
+
 CAUSES = {
+    "a full disk, whoever meets it": (_full, "No space left on device: the metadata store could not be written"),
     "the innermost": (_wrapped, "day=2026-01-01/a.parquet, row 3: label is 7, must be 0 or 1"),
     "without Beam's step": (_beams, "RuntimeError: ValueError: no such column"),
     "with the class where the message alone says little": (_key_error, "KeyError: 'item'"),
