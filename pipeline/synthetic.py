@@ -134,6 +134,7 @@ class _Writer:
                     progress(done)
                 if writer:
                     writer.close()
+                pa.default_memory_pool().release_unused()  # or what is kept grows with the rows of a day
                 overall.merge(of_day)
         last = FIRST_DAY + datetime.timedelta(len(self._rows_of_day) - 1)
         return SyntheticLog(
