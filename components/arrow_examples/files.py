@@ -6,9 +6,7 @@ import os
 from collections.abc import Iterator
 from types import TracebackType
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems  # its files are what Arrow takes for files; TFX's are not
 
 FOLDER = "arrow"  # beside the splits' folders, which may have nothing but TFRecords
@@ -24,25 +22,6 @@ def arrow_file(examples_file: str) -> str:
     folder, name = os.path.split(examples_file)
     uri, split = os.path.split(folder)
     return os.path.join(uri, FOLDER, split, f"{name}.arrow")
-
-
-def as_decoded(lists: pa.RecordBatch) -> pa.RecordBatch:
-    """Returns rows in the types that tfx_bsl decodes Examples to: large lists, of large_binary, int64 or float.
-
-    Args:
-        lists: Columns of lists, of binary, int64 or float; a row without values is null.
-    """
-    columns = []
-    for column in lists.columns:
-        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-        stops = np.cumsum(lengths, dtype=np.int64)
-        # A null offset makes a null list.
-        offsets = pa.array(np.concatenate([[0], stops]), mask=np.append(lengths == 0, False))
-        values = column.flatten()
-        if pa.types.is_binary(values.type):
-            values = values.cast(pa.large_binary())
-        columns.append(pa.LargeListArray.from_arrays(offsets, values))
-    return pa.RecordBatch.from_arrays(columns, lists.schema.names)
 
 
 class ArrowWriter:
@@ -66,13 +45,13 @@ class ArrowWriter:
             self._writer.close()
         self._file.close()
 
-    def write(self, lists: pa.RecordBatch) -> None:
+    def write(self, batch: pa.RecordBatch) -> None:
         """Writes rows.
 
         Args:
-            lists: See `as_decoded`.
+            batch: In the types that tfx_bsl decodes Examples to: large lists of large_binary, int64 or float32; a row
+                without values is null.
         """
-        batch = as_decoded(lists)
         if self._writer is None:
             self._writer = pa.ipc.new_stream(self._file, batch.schema, options=_OPTIONS)
         self._writer.write_batch(batch)

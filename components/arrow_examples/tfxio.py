@@ -37,13 +37,16 @@ class ArrowExamples(TFExampleRecord):
         return _ReadArrow(beside, columns, batch_size or _MAX_ROWS)
 
     def _ProjectImpl(self, tensor_names: list[str]) -> ArrowExamples:
-        projected = super()._ProjectImpl(tensor_names)
-        return ArrowExamples(
-            self._file_pattern,
-            schema=projected._schema,
-            raw_record_column_name=self.raw_record_column_name,
-            telemetry_descriptors=self.telemetry_descriptors,
-        )
+        return _with_arrow(super()._ProjectImpl(tensor_names))
+
+
+def _with_arrow(examples: TFExampleRecord) -> ArrowExamples:
+    return ArrowExamples(
+        examples._file_pattern,
+        schema=examples._schema,
+        raw_record_column_name=examples.raw_record_column_name,
+        telemetry_descriptors=examples.telemetry_descriptors,
+    )
 
 
 class _ReadArrow(beam.PTransform):
@@ -67,14 +70,7 @@ def reading_arrow() -> Iterator[None]:
 
     def make(*args: Any, **kwargs: Any) -> Any:
         made = make_tfxio(*args, **kwargs)
-        if type(made) is not TFExampleRecord:
-            return made
-        return ArrowExamples(
-            made._file_pattern,
-            schema=made._schema,
-            raw_record_column_name=made.raw_record_column_name,
-            telemetry_descriptors=made.telemetry_descriptors,
-        )
+        return _with_arrow(made) if type(made) is TFExampleRecord else made
 
     tfxio_utils.make_tfxio = make
     try:

@@ -112,9 +112,11 @@ def _check_column(
                 quarantine.WRONG_TYPE if lengths[row] else missing,
                 f"{lengths[row]} values" if lengths[row] else None,
             )
-    starts = np.concatenate([[0], stops]).astype(np.int32)
-    # A null offset makes a null list.
-    return pa.ListArray.from_arrays(pa.array(starts, mask=np.append(lengths == 0, False)), values)
+    # In the types that tfx_bsl decodes Examples to, see components/arrow_examples. A null offset makes a null list.
+    offsets = pa.array(np.concatenate([[0], stops]), pa.int64(), mask=np.append(lengths == 0, False))
+    if types.is_binary(values.type):
+        values = values.cast(pa.large_binary())
+    return pa.LargeListArray.from_arrays(offsets, values)
 
 
 def _excerpt(values: pa.Array, position: int) -> str:

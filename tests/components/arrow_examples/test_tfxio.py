@@ -26,11 +26,11 @@ SPEC = FeatureSpec(
 )
 SCHEMA = make_schema(SPEC)
 COLUMNS = {
-    "label": pa.array([[0], [1], [0], [1]], pa.list_(pa.int64())),
-    "price": pa.array([[0.5], None, [2.5], [3.5]], pa.list_(pa.float32())),
-    "history": pa.array([[1, 2], None, [3], [4, 5, 6, 7]], pa.list_(pa.int64())),
-    "city": pa.array([["Oslo"], ["Bergen"], None, [""]], pa.list_(pa.binary())),
-    "user": pa.array([[9], None, [7], [6]], pa.list_(pa.int64())),
+    "label": pa.array([[0], [1], [0], [1]], pa.large_list(pa.int64())),
+    "price": pa.array([[0.5], None, [2.5], [3.5]], pa.large_list(pa.float32())),
+    "history": pa.array([[1, 2], None, [3], [4, 5, 6, 7]], pa.large_list(pa.int64())),
+    "city": pa.array([["Oslo"], ["Bergen"], None, [""]], pa.large_list(pa.large_binary())),
+    "user": pa.array([[9], None, [7], [6]], pa.large_list(pa.int64())),
 }
 
 
@@ -119,7 +119,7 @@ def test_the_tfrecords_are_read_where_there_is_nothing_else(change, files, tmp_p
     beside.unlink()
     if change == "other columns":
         with ArrowWriter(str(beside)) as writer:
-            writer.write(pa.RecordBatch.from_pydict({"user": pa.array([["1"]], pa.list_(pa.binary()))}))
+            writer.write(pa.RecordBatch.from_pydict({"user": pa.array([["1"]], pa.large_list(pa.large_binary()))}))
     assert _rows(ours, tmp_path) == _rows(_make(tmp_path), tmp_path)
 
 

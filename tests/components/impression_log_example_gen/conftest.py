@@ -9,6 +9,7 @@ import io
 import json
 import pathlib
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -239,23 +240,15 @@ def ingest(tmp_path, parameters, drive):
             beam_pipeline_args=[*args, "--sdk_container_image=unused"], tmp_dir=str(tmp_path / "tmp"), unique_id="1"
         )
         Executor(context).Do({}, {"examples": [examples]}, {**parameters, **drive(**replaced), **replaced})
-        splits = {
-            split: [
-                row
-                for shard in sorted((tmp_path / f"examples/Split-{split}").iterdir())
-                for row in _read_examples(shard)
-            ]
-            for split in ("train", "eval")
-        }
-        beside = {
-            split: [
-                row
-                for shard in sorted((tmp_path / f"examples/arrow/Split-{split}").iterdir())
-                for row in _read_arrow(shard)
-            ]
-            for split in ("train", "eval")
-        }
-        assert beside == splits
+
+        def read(folder: pathlib.Path, read_file: Callable[[pathlib.Path], list[Row]]) -> dict[str, list[Row]]:
+            return {
+                split: [row for shard in sorted((folder / f"Split-{split}").iterdir()) for row in read_file(shard)]
+                for split in ("train", "eval")
+            }
+
+        splits = read(tmp_path / "examples", _read_examples)
+        assert read(tmp_path / "examples/arrow", _read_arrow) == splits
         path = examples.get_string_custom_property("quarantine")
         bad = [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()] if path else []
         return Ingested(examples, **splits, bad=bad)
