@@ -11,9 +11,12 @@ import tensorflow as tf
 from schemas.features import IDS, NUMBERS, FeatureSpec
 from trainer.config import ModelConfig
 from trainer.finite import NonFiniteLossError, find_offender
-from trainer.inference import can_infer, infer
 from trainer.layers import EmbeddingTable, TargetAttention, fm_term, interact, present_ids
-from trainer.rows import RowTable
+from trainer.logit import has_short_form, short_logit
+from trainer.rows import Plan, ReadRows, RowTable, plan
+
+# What `DeepFM.plan_batch` adds to a batch's features.
+_ROWS, _POSITION = "rows", "position"
 
 
 class DeepFM(keras.Model):
@@ -36,6 +39,8 @@ class DeepFM(keras.Model):
     Attributes:
         spec: The data set.
     """
+
+    train_function: Any
 
     def __init__(self, spec: FeatureSpec, config: ModelConfig, seed: int) -> None:
         super().__init__(name="deepfm")
@@ -76,6 +81,7 @@ class DeepFM(keras.Model):
         self._training_tower = self.deep_tower
         if config.use_deep and config.xla:
             self._training_tower = tf.function(self.deep_tower, jit_compile=True, reduce_retracing=True)
+        self._needs_terms = bool(config.embedding_l2) or config.xla  # in training
         self.attention = {
             field.name: TargetAttention(f"attention_{field.name}", config.attention_units, seed)
             for field in self._fields
@@ -83,35 +89,35 @@ class DeepFM(keras.Model):
         }
 
     def call(
-        self, features: Mapping[str, tf.Tensor], training: bool = False, rows: tf.Tensor | None = None
+        self, features: Mapping[str, tf.Tensor], training: bool = False, read: ReadRows | None = None
     ) -> tf.Tensor:
         """Returns the logit of the click-through rate.
 
         Args:
             features: `ids` int64 [batch, num_positions] and `numbers` float32 [batch, num_numbers], as Transform emits.
             training: Whether dropout is on.
-            rows: The rows of all positions, float32 [batch, num_positions, 1 + dim]; None where they are to be read.
+            read: What has been read of the embedding table; None where it is to be read.
 
         Returns:
             float32 [batch, 1].
         """
-        if self.built and not training and rows is None and can_infer(self):
-            return infer(self, features)
-        linear, fm, deep = self.terms(features, training, rows)
+        if self.built and has_short_form(self) and not (training and self._needs_terms):
+            return short_logit(self, features, training=training, rows=read)
+        linear, fm, deep = self.terms(features, training, read)
         return linear + fm + deep
 
     def terms(
-        self, features: Mapping[str, tf.Tensor], training: bool = False, rows: tf.Tensor | None = None
+        self, features: Mapping[str, tf.Tensor], training: bool = False, read: ReadRows | None = None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns the linear term, the FM term and the deep tower's output, each float32 [batch, 1]; see `call`."""
         batch_size = tf.shape(next(iter(features.values())))[0]
         linear = fm = deep = total = tf.zeros([batch_size, 1])
         tower_inputs = []
         if self._fields:
-            if rows is None:
-                rows = self.embedding_table(features[IDS], training=training)
+            if read is None:
+                rows = self.embedding_table(features[IDS], training=training)  # [batch, num_ids, 1 + dim]
             else:
-                rows = self.embedding_table.sum_hashes(rows)  # [batch, num_ids, 1 + dim]
+                rows = self.embedding_table.sum_hashes(read.of_positions())
             if training and self._embedding_l2:
                 self.add_loss(self._embedding_l2 * tf.reduce_sum(tf.square(rows)) / tf.cast(batch_size, rows.dtype))
             is_id = present_ids(features[IDS], self._fields)
@@ -136,6 +142,39 @@ class DeepFM(keras.Model):
         zero = tf.zeros([batch_size, 1])
         return linear + self.bias.value if self.use_linear else zero, fm if self.use_fm else zero, deep
 
+    def _plan(self, features: Mapping[str, tf.Tensor]) -> Plan:
+        if _ROWS in features:
+            return Plan(features[_ROWS], features[_POSITION])
+        return plan(self.embedding_table.rows_of(features[IDS], training=True))
+
+    def plan_batch(self, features: Mapping[str, tf.Tensor], *rest: tf.Tensor) -> tuple[Any, ...]:
+        """Finds out which rows a step will read of the table, beside the step before: for a `tf.data` pipeline.
+
+        Args:
+            features: A batch's.
+            rest: Its label, and its weight.
+
+        Returns:
+            The batch, with what `train_step` needs among its features. What it needs is not of the batch's size, so
+            that it cannot be divided among devices.
+        """
+        if not self._fields or self.has_unseen_rows:  # ids are dropped by a draw in the step
+            return (dict(features), *rest)
+        planned = plan(self.embedding_table.rows_of(features[IDS]))
+        return ({**features, _ROWS: planned.rows, _POSITION: planned.position}, *rest)
+
+    def make_train_function(self, force: bool = False) -> None:
+        """Makes Keras's function of a step; on one device without the optional around its result.
+
+        To look into that takes two more calls for each batch.
+        """
+        if self.distribute_strategy.num_replicas_in_sync > 1 or self.steps_per_execution > 1 or self.run_eagerly:
+            super().make_train_function(force)
+        elif self.train_function is None or force:
+            self.train_function = tf.function(
+                lambda iterator: self.train_step(iterator.get_next()), reduce_retracing=True
+            )
+
     def train_step(self, data: Any) -> dict[str, Any]:
         """Keras's step, but that each different row of the batch is read once, with its slots, and written once.
 
@@ -144,14 +183,13 @@ class DeepFM(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         variables = self.trainable_variables
         sources = {variable.path: variable.value for variable in variables}
-        read = rows = None
+        read = None
         with tf.GradientTape() as tape:
             if self._fields:
-                read = self.embedding_table.read(self.embedding_table.rows_of(x[IDS], training=True))
+                read = self.embedding_table.read(self._plan(x))
                 tape.watch(read.values)
                 sources[self.embedding_table.table.path] = read.values
-                rows = tf.gather(read.values, read.position)
-            y_pred = self(x, training=True, rows=rows)
+            y_pred = self(x, training=True, read=read)
             loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
         gradients = tape.gradient(loss, sources)
         if read is not None:

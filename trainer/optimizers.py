@@ -13,6 +13,7 @@ dense Adam would go on moving such a row by its decaying momentum. On a batch th
 from __future__ import annotations
 
 import abc
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,8 +28,8 @@ class RowRule(abc.ABC):
     """How one table's rows are updated."""
 
     @abc.abstractmethod
-    def slot_width(self, width: int) -> int:
-        """Returns how many float32 numbers are kept for a row of `width` numbers."""
+    def slot_widths(self, width: int) -> list[int]:
+        """Returns how many float32 numbers each slot has of a row of `width` numbers."""
 
     @property
     def initial_slot(self) -> float:
@@ -37,18 +38,18 @@ class RowRule(abc.ABC):
 
     @abc.abstractmethod
     def step(
-        self, gradient: tf.Tensor, slots: tf.Tensor, learning_rate: tf.Tensor, step: tf.Tensor
+        self, gradient: tf.Tensor, slots: Sequence[tf.Tensor], learning_rate: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Computes one step of the rows that a batch read.
 
         Args:
             gradient: The sum of a row's gradients over the batch, float32 [num_rows, width].
-            slots: What is kept for the row, float32 [num_rows, slot_width].
+            slots: What is kept for the row, each float32 [num_rows, its width].
             learning_rate: float32 [].
             step: The number of this step, from 1: float32 [].
 
         Returns:
-            What to subtract from the rows, [num_rows, width], and their new slots, in parts to be put side by side.
+            What to subtract from the rows, [num_rows, width], and their new slots.
         """
 
 
@@ -69,15 +70,15 @@ class Adam(RowRule):
         self._beta_2 = beta_2
         self._epsilon = epsilon
 
-    def slot_width(self, width: int) -> int:
+    def slot_widths(self, width: int) -> list[int]:
         """Both moments."""
-        return 2 * width
+        return [width, width]
 
     def step(
-        self, gradient: tf.Tensor, slots: tf.Tensor, learning_rate: tf.Tensor, step: tf.Tensor
+        self, gradient: tf.Tensor, slots: Sequence[tf.Tensor], learning_rate: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """See `RowRule.step`."""
-        m, v = tf.split(slots, 2, axis=1)
+        m, v = slots
         m += (gradient - m) * (1 - self._beta_1)
         v += (tf.square(gradient) - v) * (1 - self._beta_2)
         rate = learning_rate * tf.sqrt(1 - tf.pow(self._beta_2, step)) / (1 - tf.pow(self._beta_1, step))
@@ -103,15 +104,15 @@ class Adagrad(RowRule):
         """The initial accumulator."""
         return self._initial_accumulator
 
-    def slot_width(self, width: int) -> int:
+    def slot_widths(self, width: int) -> list[int]:
         """An accumulator for each number."""
-        return width
+        return [width]
 
     def step(
-        self, gradient: tf.Tensor, slots: tf.Tensor, learning_rate: tf.Tensor, step: tf.Tensor
+        self, gradient: tf.Tensor, slots: Sequence[tf.Tensor], learning_rate: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """See `RowRule.step`."""
-        accumulator = slots + self._squares(gradient)
+        accumulator = slots[0] + self._squares(gradient)
         return learning_rate * gradient / tf.sqrt(accumulator + self._epsilon), [accumulator]
 
     def _squares(self, gradient: tf.Tensor) -> tf.Tensor:
@@ -124,9 +125,9 @@ class RowwiseAdagrad(Adagrad):
     As in Meta's DLRM (Naumov et al., 2019): the slots of a row of 1 + 8 numbers take 4 bytes, not 36.
     """
 
-    def slot_width(self, width: int) -> int:
+    def slot_widths(self, width: int) -> list[int]:
         """One accumulator for the row."""
-        return 1
+        return [1]
 
     def _squares(self, gradient: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(tf.square(gradient), axis=1, keepdims=True)
@@ -215,7 +216,7 @@ class RowSparse(keras.optimizers.Optimizer):
             self._shrinkage = self.add_variable(shape=(), initializer="zeros", name="shrinkage")
         self.rest.build(dense)
         for table in self._tables.values():
-            table.add_slots(self._rule.slot_width(table.shape[1]), self._rule.initial_slot)
+            table.add_slots(sum(self._rule.slot_widths(table.shape[1])), self._rule.initial_slot)
 
     def is_untouched(self, table: RowTable) -> tf.Tensor:
         """Returns which of a table's rows no step has read: bool [num_rows]."""
@@ -302,12 +303,15 @@ class RowSparse(keras.optimizers.Optimizer):
         read: ReadRows | None = None,
     ) -> None:
         if read:
-            rows, summed, values, slots = read.rows, gradient.values, read.values, read.slots
+            rows, summed, stored = read.rows, gradient.values, read.stored
         else:
             rows, position = tf.unique(gradient.indices)
             summed = tf.math.unsorted_segment_sum(gradient.values, position, tf.shape(rows)[0])
-            values, slots = tf.split(tf.gather(table, rows), [width, table.shape[1] - width], axis=1)
+            stored = tf.gather(table, rows)
         # Every rule leaves a row without a gradient and without momentum where it is.
         summed *= tf.cast(rows > 0, summed.dtype)[:, tf.newaxis]
+        # Not `tf.split`, which takes twice as long.
+        ends = itertools.accumulate([width, *self._rule.slot_widths(width)], initial=0)
+        values, *slots = [stored[:, start:end] for start, end in itertools.pairwise(ends)]
         update, new_slots = self._rule.step(summed, slots, learning_rate, step)
         table.scatter_update(tf.IndexedSlices(tf.concat([values - update, *new_slots], axis=1), rows))

@@ -16,19 +16,70 @@ import tensorflow as tf
 
 
 class ReadRows(NamedTuple):
-    """What a step has read of a table.
+    """What a step has read of a table: each different row of the batch once.
 
     Attributes:
         rows: The numbers of the different rows, int32 [num_read].
         position: Where in `rows` the row of each of the batch's positions is, int32 [batch, num_positions].
         values: The rows, float32 [num_read, width].
-        slots: What is kept for them, float32 [num_read, slot_width].
+        stored: The rows with what is kept for each, float32 [num_read, width + slot_width].
     """
 
     rows: tf.Tensor
     position: tf.Tensor
     values: tf.Tensor
-    slots: tf.Tensor
+    stored: tf.Tensor
+
+    def of_positions(self) -> tf.Tensor:
+        """Returns each position's row, float32 [batch, num_positions, width]."""
+        return tf.gather(self.values, self.position)
+
+    def sum_of(self, position: tf.Tensor) -> tf.Tensor:
+        """Returns sums of rows; the gradient of one goes to all of its rows in one operation.
+
+        Args:
+            position: Some columns of `self.position`, int32 [batch, num_summed].
+
+        Returns:
+            float32 [batch, width].
+        """
+
+        @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
+        def add(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+            def gradient(d_sums: tf.Tensor) -> tf.Tensor:
+                example = tf.broadcast_to(tf.range(tf.shape(position)[0])[:, tf.newaxis], tf.shape(position))
+                return tf.raw_ops.SparseSegmentSumGrad(
+                    grad=d_sums,
+                    indices=tf.reshape(position, [-1]),
+                    segment_ids=tf.reshape(example, [-1]),
+                    output_dim0=tf.shape(values)[0],
+                )
+
+            return tf.reduce_sum(tf.gather(values, position), axis=1), gradient
+
+        return add(self.values)
+
+
+class Plan(NamedTuple):
+    """Which rows of a table a step will read; see `ReadRows`.
+
+    Attributes:
+        rows: int32 [num_read].
+        position: int32 [batch, num_positions].
+    """
+
+    rows: tf.Tensor
+    position: tf.Tensor
+
+
+def plan(rows: tf.Tensor) -> Plan:
+    """Returns what to read, each different row once.
+
+    Args:
+        rows: The rows' numbers, int32 [batch, num_positions].
+    """
+    different, position = tf.unique(tf.reshape(rows, [-1]))
+    return Plan(different, tf.reshape(position, tf.shape(rows)))
 
 
 class RowTable(keras.layers.Layer):
@@ -98,12 +149,8 @@ class RowTable(keras.layers.Layer):
         read = tf.gather(self.table.value, rows)
         return read[..., : self.shape[1]] if self.slot_width else read
 
-    def read(self, rows: tf.Tensor) -> ReadRows:
-        """Reads rows and their slots for a step, each once.
-
-        Args:
-            rows: Their numbers, int32 [batch, num_positions].
-        """
-        different, position = tf.unique(tf.reshape(rows, [-1]))
-        values, slots = tf.split(tf.gather(self.table.value, different), [self.shape[1], self.slot_width], axis=1)
-        return ReadRows(different, tf.reshape(position, tf.shape(rows)), values, slots)
+    def read(self, planned: Plan) -> ReadRows:
+        """Reads rows and their slots for a step, each once."""
+        # Not `tf.gather`, which waits for one row's place in memory after the other.
+        read = tf.gather_nd(self.table.value, planned.rows[:, tf.newaxis])
+        return ReadRows(planned.rows, planned.position, read[:, : self.shape[1]], read)

@@ -14,7 +14,7 @@ from tensorflow_transform.tf_metadata import schema_utils
 
 from schemas.features import NO_NUMBER, Feature, FeatureSpec, IdSequence, NumericFeature
 from schemas.tfmd import SERVING, TRAINING, features_in, make_schema
-from trainer.inference import as_constant, can_infer, infer
+from trainer.logit import as_constant, has_short_form, short_logit
 from trainer.model import DeepFM
 
 Raw = Mapping[str, tf.Tensor | tf.RaggedTensor]
@@ -54,7 +54,7 @@ def make_signatures(
         transformed = transform(raw)
         features = {name: transformed[name] for name in model.zero_batch()}
         # The small weights are constants of the graph: reading a variable is an operation.
-        logit = infer(model, features, as_constant) if can_infer(model) else model(features)
+        logit = short_logit(model, features, as_constant) if has_short_form(model) else model(features)
         return {"ctr": tf.sigmoid(logit + shift if shift else logit)}
 
     def serve(examples: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -251,6 +251,8 @@ def train(
         _LOGGER.info(
             "warm start from %s; %s", earlier_state, f"cold are {', '.join(cold)}" if cold else "nothing is cold"
         )
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        train_data = train_data.map(model.plan_batch).prefetch(tf.data.AUTOTUNE)
     average = AverageWeights(model, config.average_from, model.tables) if config.average_from else None
     with tempfile.TemporaryDirectory() as temporary:
         state = average.state if average else []

@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
 from schemas.notebook import NOTEBOOK
-from trainer.config import ModelConfig
+from trainer.config import ModelConfig, TrainingConfig
 from trainer.model import model_fn
+from trainer.train import compile_model
 
 MIXED = FeatureSpec(
     "mixed",
@@ -239,3 +240,18 @@ def test_a_tower_that_is_computed_in_another_way_gives_the_same_logits(option):
         logits = other(MIXED_BATCH, training=training)
         assert logits.dtype == tf.float32
         np.testing.assert_allclose(logits, plain(MIXED_BATCH, training=training), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("id_dropout", [0.0, 0.5])
+def test_a_batch_whose_rows_are_planned_beforehand_trains_to_the_same_weights(id_dropout):
+    data = tf.data.Dataset.from_tensors((MIXED_BATCH, np.float32([[1], [0], [1]]))).repeat(3)
+    weights = []
+    for is_planned in (False, True):
+        model = model_fn(MIXED, ModelConfig(id_dropout=id_dropout))
+        compile_model(model, TrainingConfig(learning_rate=0.1))
+        before = model.embedding_table.numpy()
+        model.fit(data.map(model.plan_batch) if is_planned else data, verbose=0)
+        assert np.any(model.embedding_table.numpy()[1:5] != before[1:5])
+        weights.append([weight.numpy() for weight in model.weights])
+    for planned, plain in zip(*weights, strict=True):
+        np.testing.assert_array_equal(planned, plain)

@@ -9,7 +9,7 @@ from schemas.features import FeatureSpec, IdFeature, IdSequence
 from trainer.config import ModelConfig
 from trainer.model import model_fn
 from trainer.optimizers import ROW_RULES, Adagrad, Adam, FusedAdam, RowSparse, RowwiseAdagrad
-from trainer.rows import RowTable
+from trainer.rows import RowTable, plan
 
 DENSE = {"adam": keras.optimizers.Adam, "adagrad": keras.optimizers.Adagrad}
 EVERY_ROW = [[5, 1, 2, 3, 4, 2, 2, 5], [4, 3, 2, 1, 5], [1, 1, 1, 5, 2, 3, 4]]
@@ -35,7 +35,7 @@ def _loss(rows, weights):
 
 def _step(optimizer, table, ids, weights=None):
     """One step of sum_i w_i * |row_i|^2 over the ids of a batch, some of which come twice; of what it has read."""
-    read = table.read(tf.constant(ids, tf.int32))
+    read = table.read(plan(tf.constant(ids, tf.int32)))
     with tf.GradientTape() as tape:
         tape.watch(read.values)
         loss = _loss(tf.gather(read.values, read.position), weights)

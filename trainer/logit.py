@@ -1,4 +1,4 @@
-"""A DeepFM's logit for inference: that of `trainer/model.py` from fewer operations, as each costs a request time.
+"""A DeepFM's logit: that of `trainer/model.py` from fewer operations, each of which costs a request or a step time.
 
 All that is linear in the fields' vectors and the numbers is one product with one matrix: the first layer of the deep
 tower, the linear term, and the sum of all vectors, which the FM term needs. All that is added up is one sum:
@@ -8,6 +8,7 @@ the last layer, the linear term, and the squares of Rendle's lemma, `0.5 * (|sum
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import tensorflow as tf
 
 from schemas.features import IDS, NUMBERS
 from trainer.layers import pool_runs, present_ids
+from trainer.rows import ReadRows
 
 if TYPE_CHECKING:
     from trainer.model import DeepFM
@@ -36,8 +38,8 @@ def as_variable(variable: Any) -> tf.Tensor:
     return tf.convert_to_tensor(variable.value)
 
 
-def can_infer(model: DeepFM) -> bool:
-    """Returns whether a model's logit can be had by `infer`: whether its fields' vectors are all that it needs.
+def has_short_form(model: DeepFM) -> bool:
+    """Returns whether a model's logit can be had by `short_logit`: whether its fields' vectors are all that it needs.
 
     Target attention needs the ids' own, the FM term over positions too, and bfloat16 rounds each term by itself.
     """
@@ -46,18 +48,26 @@ def can_infer(model: DeepFM) -> bool:
     return has_hidden and not (model.attention or model.is_mixed or (model.over_positions and is_pooled))
 
 
-def infer(model: DeepFM, features: Mapping[str, tf.Tensor], read: Read = as_variable) -> tf.Tensor:
+def short_logit(
+    model: DeepFM,
+    features: Mapping[str, tf.Tensor],
+    read: Read = as_variable,
+    training: bool = False,
+    rows: ReadRows | None = None,
+) -> tf.Tensor:
     """Returns the logit.
 
     Args:
-        model: A model that `can_infer`.
+        model: A model that `has_short_form`.
         features: `ids` int64 [batch, num_positions] and `numbers` float32 [batch, num_numbers], as Transform emits.
         read: Makes a tensor of a small variable; the embedding table is always read where it is.
+        training: Whether dropout is on.
+        rows: The batch's rows; None where they are to be read.
 
     Returns:
         float32 [batch, 1].
     """
-    inputs = _pooled_rows(model, features[IDS]) if model.spec.id_fields else []
+    inputs = _pooled_rows(model, features[IDS], training, rows) if model.spec.id_fields else []
     inputs += [features[NUMBERS]] if model.spec.numbers else []
     x = tf.concat(inputs, axis=1) if len(inputs) > 1 else inputs[0]  # [batch, num_fields * (1 + dim) + num_numbers]
     first, squares = _first_matrix(model, read)
@@ -67,7 +77,7 @@ def infer(model: DeepFM, features: Mapping[str, tf.Tensor], read: Read = as_vari
     parts, last = [], []
     bias = read(model.bias) if model.use_linear else None
     if model.deep_tower is not None:
-        hidden = _hidden_layers(model.deep_tower, terms["hidden"], read)
+        hidden = _hidden_layers(model.deep_tower, terms["hidden"], read, training)
         output = model.deep_tower.layers[-1]
         parts, last = [hidden], [read(output.kernel)]
         bias = read(output.bias) if output.use_bias else bias
@@ -85,21 +95,29 @@ def infer(model: DeepFM, features: Mapping[str, tf.Tensor], read: Read = as_vari
     return logit if bias is None else logit + bias
 
 
-def _pooled_rows(model: DeepFM, ids: tf.Tensor) -> list[tf.Tensor]:
+def _pooled_rows(model: DeepFM, ids: tf.Tensor, training: bool, read: ReadRows | None) -> list[tf.Tensor]:
     """Returns the fields' linear weights, summed, and factors, pooled: in all [batch, num_fields * (1 + dim)]."""
     fields = model.spec.id_fields
-    rows = model.embedding_table(ids)  # [batch, num_ids, 1 + dim]
-    width = rows.shape[2]
+    width = 1 + model.embedding_dim
     runs, sizes = pool_runs(fields)
     is_id = present_ids(ids, fields)
     is_weight = np.arange(width) == 0
+    source: tf.Tensor
+    rows_of: Callable[[tf.Tensor], tf.Tensor]
+    sum_of: Callable[[tf.Tensor], tf.Tensor]
+    if read is not None and all(field.num_hashes == 1 for field in fields):
+        source, rows_of, sum_of = read.position, functools.partial(tf.gather, read.values), read.sum_of
+    else:
+        table = model.embedding_table
+        source = table(ids, training=training) if read is None else table.sum_hashes(read.of_positions())
+        rows_of, sum_of = (lambda part: part), (lambda part: tf.reduce_sum(part, axis=1))
     pooled, start = [], 0
-    for run, size, part in zip(runs, sizes, tf.split(rows, sizes, axis=1), strict=True):
+    for run, size, part in zip(runs, sizes, tf.split(source, sizes, axis=1), strict=True):
         field = run[0]
         if field.max_length == 1:
-            pooled.append(tf.reshape(part, [-1, size * width]))
+            pooled.append(tf.reshape(rows_of(part), [-1, size * width]))
         else:
-            total = tf.reduce_sum(part, axis=1)
+            total = sum_of(part)
             if field.pooling != "sum":
                 count = tf.reduce_sum(tf.cast(is_id[:, start : start + size], tf.float32), axis=1, keepdims=True)
                 divisor = tf.sqrt(count) if field.pooling == "sqrtn" else count
@@ -144,7 +162,7 @@ def _first_matrix(model: DeepFM, read: Read) -> tuple[dict[str, tf.Tensor], tf.T
     return first, squares
 
 
-def _hidden_layers(tower: keras.Sequential, product: tf.Tensor, read: Read) -> tf.Tensor:
+def _hidden_layers(tower: keras.Sequential, product: tf.Tensor, read: Read, training: bool) -> tf.Tensor:
     """Returns the outputs of the last hidden layer from the first one's product with its matrix.
 
     A bias is subtracted with the other sign, which is the same to the bit: what is added TensorFlow fuses with product
@@ -155,5 +173,5 @@ def _hidden_layers(tower: keras.Sequential, product: tf.Tensor, read: Read) -> t
         if isinstance(layer, keras.layers.Dense):
             x = tf.matmul(x, read(layer.kernel)) - -read(layer.bias)
         else:
-            x = layer(x, training=False)
+            x = layer(x, training=training)
     return x

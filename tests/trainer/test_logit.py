@@ -6,8 +6,9 @@ import tensorflow as tf
 
 from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
 from trainer.config import ModelConfig
-from trainer.inference import as_constant, can_infer, infer
+from trainer.logit import as_constant, has_short_form, short_logit
 from trainer.model import model_fn
+from trainer.rows import plan
 
 SPEC = FeatureSpec(
     "s",
@@ -77,24 +78,55 @@ def _batch(spec):
 @pytest.mark.parametrize(("spec", "options"), CONFIGS.values(), ids=CONFIGS.keys())
 def test_the_logit_is_the_sum_of_the_models_terms(spec, options):
     model, batch = _model(spec, options), _batch(spec)
-    assert can_infer(model)
+    assert has_short_form(model)
     logit = model(batch)
     np.testing.assert_allclose(logit, sum(model.terms(batch)), rtol=2e-5, atol=2e-6)
     assert len(np.unique(logit)) > 4
-    np.testing.assert_array_equal(logit, infer(model, batch))  # which is what the model computes
-    np.testing.assert_array_equal(logit, infer(model, batch, as_constant))
+    np.testing.assert_array_equal(logit, short_logit(model, batch))  # which is what the model computes
+    np.testing.assert_array_equal(logit, short_logit(model, batch, as_constant))
+
+
+@pytest.mark.parametrize(("spec", "options"), CONFIGS.values(), ids=CONFIGS.keys())
+def test_the_gradient_from_the_read_rows_is_that_of_the_sum_of_the_terms(spec, options):
+    model, batch = _model(spec, options), _batch(spec)
+    weights = [weight.value for weight in model.trainable_variables if weight.path not in _table_paths(model)]
+    read = None
+    if spec.id_fields:
+        table = model.embedding_table
+        read = table.read(plan(table.rows_of(batch["ids"])))
+        weights.append(read.values)
+    of_example = tf.constant([[1.0], [-2.0], [0.5], [3.0], [-1.0], [2.0]])
+    gradients = []
+    for compute in (
+        lambda: short_logit(model, batch, rows=read),
+        lambda: tf.add_n(model.terms(batch, read=read)),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            total = tf.reduce_sum(compute() * of_example)
+        found = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(total, weights)]
+        if read:  # row 0 is never moved, whatever its gradient
+            found[-1] = tf.boolean_mask(found[-1], read.rows > 0)
+        gradients.append(found)
+    for ours, of_terms in zip(*gradients, strict=True):
+        assert np.abs(of_terms).max() > 1e-3
+        np.testing.assert_allclose(ours, of_terms, rtol=1e-4, atol=1e-5)
+
+
+def _table_paths(model):
+    return [table.table.path for table in model.tables]
 
 
 @pytest.mark.parametrize(("spec", "options"), NOT.values(), ids=NOT.keys())
 def test_a_model_that_cannot_be_inferred_so_computes_its_terms(spec, options):
     model, batch = _model(spec, options), _batch(spec)
-    assert not can_infer(model)
+    assert not has_short_form(model)
     np.testing.assert_array_equal(model(batch), sum(model.terms(batch)))
 
 
 def test_constants_are_in_the_graph_and_the_table_is_not():
     model = _model(SPEC, {})
-    function = tf.function(lambda ids, numbers: infer(model, {"ids": ids, "numbers": numbers}, as_constant))
+    function = tf.function(lambda ids, numbers: short_logit(model, {"ids": ids, "numbers": numbers}, as_constant))
     graph = function.get_concrete_function(**{name: tf.constant(v) for name, v in _batch(SPEC).items()}).graph
     kinds = [operation.type for operation in graph.get_operations()]
     assert (kinds.count("ResourceGather"), kinds.count("ReadVariableOp")) == (1, 0)
