@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -24,9 +26,13 @@ SPEC = FeatureSpec(
     ),
 )
 SINGLES = FeatureSpec("s", (IdFeature("user", 9), IdFeature("item", 10), NumericFeature("age")))
+ONE_HASH = FeatureSpec(
+    "s", tuple(dataclasses.replace(f, num_hashes=1) if hasattr(f, "num_hashes") else f for f in SPEC.features)
+)
 NUMBERS = FeatureSpec("s", (NumericFeature("age"), NumericFeature("price")))
 CONFIGS = {
     "default": (SPEC, {}),
+    "one hash for each id": (ONE_HASH, {}),
     "numbers in the FM term": (SPEC, {"fm_numbers": True}),
     "logistic regression": (SPEC, {"use_fm": False, "use_deep": False}),
     "factorization machine": (SPEC, {"use_deep": False}),
