@@ -62,9 +62,7 @@ def read_chunks(
     def read(file: tf.Tensor) -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(file, compression_type="GZIP").batch(CHUNK)
         # Two calls: one chunk is parsed while the next is read.
-        return records.map(
-            lambda serialized: tf.io.parse_example(serialized, dict(feature_spec)), num_parallel_calls=2
-        )
+        return records.map(lambda serialized: tf.io.parse_example(serialized, dict(feature_spec)), num_parallel_calls=2)
 
     files = tf.data.Dataset.list_files(list(patterns), shuffle=False)
     return files.interleave(
