@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from schemas.features import IdField
-from trainer.rows import RowTable
+from trainer.rows import ReadRows, RowTable
 
 
 class EmbeddingTable(RowTable):
@@ -63,20 +63,18 @@ class EmbeddingTable(RowTable):
             ]
         )  # [num_positions]: which of the row's ids stands there
 
-    def call(self, ids: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def call(self, ids: tf.Tensor, training: bool = False, read: ReadRows | None = None) -> tf.Tensor:
         """Looks the rows up.
 
         Args:
             ids: Bucket + 1 at each position, 0 for padding: int64 [batch, num_positions].
             training: Whether `id_dropout` is on.
+            read: What has been read of the table for these ids; None where it is to be read.
 
         Returns:
             float32 [batch, num_ids, 1 + dim], the sum of an id's hashes; exactly 0 at padding.
         """
-        return self.sum_hashes(self.gather(self.rows_of(ids, training)))
-
-    def sum_hashes(self, rows: tf.Tensor) -> tf.Tensor:
-        """Adds the rows of an id's hashes up: [batch, num_positions, any] -> [batch, num_ids, any]."""
+        rows = self.gather(self.rows_of(ids, training)) if read is None else read.of_positions()
         return _sum_hashes(rows, self._fields)
 
     def rows_of(self, ids: tf.Tensor, training: bool = False) -> tf.Tensor:

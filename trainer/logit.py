@@ -95,7 +95,7 @@ def short_logit(
     return logit if bias is None else logit + bias
 
 
-def _pooled_rows(model: DeepFM, ids: tf.Tensor, training: bool, read: ReadRows | None) -> list[tf.Tensor]:
+def _pooled_rows(model: DeepFM, ids: tf.Tensor, training: bool, rows: ReadRows | None) -> list[tf.Tensor]:
     """Returns the fields' linear weights, summed, and factors, pooled: in all [batch, num_fields * (1 + dim)]."""
     fields = model.spec.id_fields
     width = 1 + model.embedding_dim
@@ -105,11 +105,10 @@ def _pooled_rows(model: DeepFM, ids: tf.Tensor, training: bool, read: ReadRows |
     source: tf.Tensor
     rows_of: Callable[[tf.Tensor], tf.Tensor]
     sum_of: Callable[[tf.Tensor], tf.Tensor]
-    if read is not None and all(field.num_hashes == 1 for field in fields):
-        source, rows_of, sum_of = read.position, functools.partial(tf.gather, read.values), read.sum_of
+    if rows is not None and all(field.num_hashes == 1 for field in fields):
+        source, rows_of, sum_of = rows.position, functools.partial(tf.gather, rows.values), rows.sum_of
     else:
-        table = model.embedding_table
-        source = table(ids, training=training) if read is None else table.sum_hashes(read.of_positions())
+        source = model.embedding_table(ids, training=training, read=rows)
         rows_of, sum_of = (lambda part: part), (lambda part: tf.reduce_sum(part, axis=1))
     pooled, start = [], 0
     for run, size, part in zip(runs, sizes, tf.split(source, sizes, axis=1), strict=True):

@@ -114,10 +114,7 @@ class DeepFM(keras.Model):
         linear = fm = deep = total = tf.zeros([batch_size, 1])
         tower_inputs = []
         if self._fields:
-            if read is None:
-                rows = self.embedding_table(features[IDS], training=training)  # [batch, num_ids, 1 + dim]
-            else:
-                rows = self.embedding_table.sum_hashes(read.of_positions())
+            rows = self.embedding_table(features[IDS], training=training, read=read)  # [batch, num_ids, 1 + dim]
             if training and self._embedding_l2:
                 self.add_loss(self._embedding_l2 * tf.reduce_sum(tf.square(rows)) / tf.cast(batch_size, rows.dtype))
             is_id = present_ids(features[IDS], self._fields)
