@@ -85,7 +85,7 @@ class EmbeddingTable(RowTable):
             shape = [tf.shape(ids)[0], len(self._id_dropout)]
             is_dropped = keras.random.uniform(shape, seed=self._dropout_seed) < self._id_dropout
             ids = tf.where(tf.gather(is_dropped, self._id_of_position, axis=1), self._unseen, ids)
-        return tf.where(is_id, ids + self._offsets, 0)
+        return (ids + self._offsets) * tf.cast(is_id, tf.int32)
 
     def fill_unseen(self, is_unseen: tf.Tensor) -> None:
         """Gives rows that training has not read the values of their table's row for unseen ids.

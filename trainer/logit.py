@@ -101,7 +101,7 @@ def _pooled_rows(model: DeepFM, ids: tf.Tensor, training: bool, rows: ReadRows |
     width = 1 + model.embedding_dim
     runs, sizes = pool_runs(fields)
     is_id = present_ids(ids, fields)
-    is_weight = np.arange(width) == 0
+    is_weight = np.eye(1, width, dtype=np.float32)  # of a row
     source: tf.Tensor
     rows_of: Callable[[tf.Tensor], tf.Tensor]
     sum_of: Callable[[tf.Tensor], tf.Tensor]
@@ -120,7 +120,7 @@ def _pooled_rows(model: DeepFM, ids: tf.Tensor, training: bool, rows: ReadRows |
             if field.pooling != "sum":
                 count = tf.reduce_sum(tf.cast(is_id[:, start : start + size], tf.float32), axis=1, keepdims=True)
                 divisor = tf.sqrt(count) if field.pooling == "sqrtn" else count
-                total = tf.math.divide_no_nan(total, tf.where(is_weight, 1.0, divisor))
+                total = tf.math.divide_no_nan(total, tf.maximum(divisor * (1 - is_weight), is_weight))
             pooled.append(total)
         start += size
     return pooled

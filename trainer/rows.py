@@ -146,11 +146,14 @@ class RowTable(keras.layers.Layer):
 
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
         """Returns rows by their numbers: [any shape] -> float32 [any shape, width]."""
-        read = tf.gather(self.table.value, rows)
+        read = self._stored(rows)
         return read[..., : self.shape[1]] if self.slot_width else read
 
     def read(self, planned: Plan) -> ReadRows:
         """Reads rows and their slots for a step, each once."""
-        # Not `tf.gather`, which waits for one row's place in memory after the other.
-        read = tf.gather_nd(self.table.value, planned.rows[:, tf.newaxis])
+        read = self._stored(planned.rows)
         return ReadRows(planned.rows, planned.position, read[:, : self.shape[1]], read)
+
+    def _stored(self, rows: tf.Tensor) -> tf.Tensor:
+        # Not `tf.gather`, which waits for one row's place in memory after the other.
+        return tf.gather_nd(self.table.value, tf.expand_dims(rows, -1))

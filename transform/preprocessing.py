@@ -107,7 +107,7 @@ def pack_ids(inputs: Inputs, spec: FeatureSpec) -> tf.Tensor:
             dtype, hashing, number = key
             raw = _side_by_side([raw for raw, _ in members])
             is_id = raw != "" if dtype == "string" else raw >= 0
-            packed.append(tf.where(is_id, hash_ids(raw, num_buckets, number, hashing) + 1, tf.zeros([], tf.int64)))
+            packed.append((hash_ids(raw, num_buckets, number, hashing) + 1) * tf.cast(is_id, tf.int64))
     found = np.argsort(np.concatenate(order))
     ids = packed[0] if len(packed) == 1 else tf.concat(packed, axis=1)
     return ids if np.array_equal(found, np.arange(len(found))) else tf.gather(ids, found, axis=1)
@@ -136,7 +136,7 @@ def normalize_numbers(columns: Sequence[tf.Tensor], is_log: Sequence[bool]) -> t
     scale = tf.where(deviation > 0, 1 / deviation, tf.zeros_like(deviation))
     # The statistics are constants in service, so that these are two operations.
     scores = (numbers - tf.cast(mean, tf.float32)) * tf.cast(scale, tf.float32)
-    return tf.where(is_number, scores, tf.zeros([]))
+    return tf.math.multiply_no_nan(scores, tf.cast(is_number, tf.float32))
 
 
 def quantile_bucket(raw: tf.Tensor, num_buckets: int) -> tf.Tensor:

@@ -17,6 +17,7 @@ from schemas.tfmd import make_schema
 from trainer.config import ModelConfig
 from trainer.export import export
 from trainer.model import model_fn
+from trainer.signatures import SMALL_BATCH
 
 SPEC = FeatureSpec(
     "test",
@@ -142,15 +143,20 @@ def test_an_empty_batch_gets_an_empty_answer(serve):
     assert serve(tf.constant([], tf.string))["ctr"].shape == (0, 1)
 
 
-def test_malformed_bytes_are_an_invalid_argument(serve):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="Could not parse example"):
-        serve(tf.constant([b"not an example"]))
+SIZES = pytest.mark.parametrize("batch_size", [2, SMALL_BATCH + 1])
 
 
+@SIZES
+def test_malformed_bytes_are_an_invalid_argument(serve, batch_size):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"Could not parse example|Invalid protocol"):
+        serve(tf.constant([_example(ROWS[0])] * (batch_size - 1) + [b"not an example"]))
+
+
+@SIZES
 @pytest.mark.parametrize("column", ["item", "country", "age", "price"])
-def test_two_values_for_one_are_an_invalid_argument(serve, column):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=f"Key: {column}"):
-        serve(_request(ROWS[0], ROWS[0] | {column: ROWS[0][column] * 2}))
+def test_two_values_for_one_are_an_invalid_argument_that_names_the_feature(serve, column, batch_size):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"(Key:|feature) {column}"):
+        serve(_request(*[ROWS[0]] * (batch_size - 1), ROWS[0] | {column: ROWS[0][column] * 2}))
 
 
 def test_transform_features_gives_what_the_trainer_read(exported):

@@ -135,4 +135,4 @@ def test_constants_are_in_the_graph_and_the_table_is_not():
     function = tf.function(lambda ids, numbers: short_logit(model, {"ids": ids, "numbers": numbers}, as_constant))
     graph = function.get_concrete_function(**{name: tf.constant(v) for name, v in _batch(SPEC).items()}).graph
     kinds = [operation.type for operation in graph.get_operations()]
-    assert (kinds.count("ResourceGather"), kinds.count("ReadVariableOp")) == (1, 0)
+    assert (kinds.count("ResourceGatherNd"), kinds.count("ReadVariableOp")) == (1, 0)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.features import IdSequence
 from tests.small_model import SPEC, make_rows, to_example
+from trainer.signatures import SMALL_BATCH
 
 GOOD = to_example(make_rows(1)[0])
 INTS = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=12)
@@ -99,6 +100,17 @@ def test_any_other_examples_are_answered_or_refused(signatures, examples):
     np.testing.assert_allclose(
         model.signatures["serving_default"](examples=tf.constant([GOOD]))["ctr"], good, rtol=1e-6
     )
+
+
+@settings(FUZZ, max_examples=300)
+@given(example=ANY.map(_serialize) | st.binary(max_size=50) | CUT | FIT | st.builds(bytes.__add__, FIT, FIT))
+def test_an_example_among_many_gets_the_same_answer(signatures, example):
+    model, _ = signatures
+    alone = _call(model.signatures["serving_default"], examples=tf.constant([example]))
+    among = _call(model.signatures["serving_default"], examples=tf.constant([example] + [GOOD] * SMALL_BATCH))
+    assert (alone is None) == (among is None)
+    if alone is not None:
+        np.testing.assert_allclose(alone["ctr"][0], among["ctr"][0], rtol=1e-5)
 
 
 @st.composite
