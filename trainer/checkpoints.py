@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import pathlib
 import shutil
 import time
@@ -99,10 +100,24 @@ class Checkpoints:
         unfinished.mkdir(parents=True)
         self._state.write(str(unfinished / "variables"))
         (unfinished / _STATE).write_text(json.dumps(state), encoding="utf-8")
+        # Or a machine that stops may keep the new name and not the data. It also is what the next epoch's steps would
+        # otherwise pay for, as the system writes a gigabyte beside them.
+        for path in (*unfinished.iterdir(), unfinished):
+            _flush(path)
         if folder.exists():
             folder.rename(before)
         unfinished.rename(folder)
+        _flush(self.directory)
         shutil.rmtree(before, ignore_errors=True)
+
+
+def _flush(path: pathlib.Path) -> None:
+    """Returns when a file's data, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def number(value: Any) -> float:

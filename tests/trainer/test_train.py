@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -393,3 +395,22 @@ def test_a_checkpoint_whose_exchange_was_cut_off_is_still_there(name, tmp_path):
     assert sorted(entry.name for entry in (tmp_path / "state").iterdir()) == ["1", "2"]
     for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(monkeypatch, tmp_path):
+    flushed, sync = [], os.fsync
+
+    def record(descriptor):
+        flushed.append(pathlib.Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    batches = _batches([-1, 1, -2, 2], [0, 1, 0, 1])
+    config = TrainingConfig(max_epochs=1)
+    train(model_fn(NUMBERS, ModelConfig(hidden_units=(4,)), seed=1), batches, batches, config, "", str(tmp_path))
+    (checkpoint,) = (entry for entry in tmp_path.iterdir() if entry.name.isdecimal())
+    unfinished = checkpoint.with_suffix(".tmp")
+    files = {unfinished / entry.name for entry in checkpoint.iterdir()}
+    assert len(files) > 2
+    assert {*files, unfinished} == set(flushed[:-1])
+    assert flushed[-1] == tmp_path
