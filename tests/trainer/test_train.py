@@ -407,10 +407,11 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(monkeypatch, tmp_pat
     monkeypatch.setattr(os, "fsync", record)
     batches = _batches([-1, 1, -2, 2], [0, 1, 0, 1])
     config = TrainingConfig(max_epochs=1)
-    train(model_fn(NUMBERS, ModelConfig(hidden_units=(4,)), seed=1), batches, batches, config, "", str(tmp_path))
-    (checkpoint,) = (entry for entry in tmp_path.iterdir() if entry.name.isdecimal())
+    model = model_fn(NUMBERS, ModelConfig(hidden_units=(4,)), seed=1)
+    train(model, batches, batches, config, str(tmp_path / "logs"), str(tmp_path / "state"))
+    (checkpoint,) = (tmp_path / "state").iterdir()
     unfinished = checkpoint.with_suffix(".tmp")
     files = {unfinished / entry.name for entry in checkpoint.iterdir()}
     assert len(files) > 2
     assert {*files, unfinished} == set(flushed[:-1])
-    assert flushed[-1] == tmp_path
+    assert flushed[-1] == tmp_path / "state"
