@@ -22,6 +22,7 @@ import tempfile
 import time
 from typing import Any
 
+import keras
 import numpy as np
 
 from benchmarks import results
@@ -29,6 +30,7 @@ from benchmarks.quality_data import Array, Rows, load_setting, read_log
 from benchmarks.quality_models import Figures, batches, logits_of, measure
 from pipeline.config import load_config
 from schemas.features import FeatureSpec
+from trainer.average import AverageWeights
 from trainer.model import model_fn
 from trainer.train import FillUnseen, compile_model
 from trainer.warm_start import save_state, warm_start
@@ -36,7 +38,7 @@ from trainer.warm_start import save_state, warm_start
 SEEDS = (1, 2, 3)
 NUM_DAYS, NUM_DAYS_BEFORE = 10, 60
 MIN_ROWS = 100
-SCRATCH_EPOCHS = (1, 2, 3)
+SCRATCH_EPOCHS = (1, 2, 3, 4)
 PACKAGED = load_config(None)
 
 
@@ -47,17 +49,19 @@ class WarmStart:
     Attributes:
         epochs: Passes over them.
         batch_size: Examples per step.
-        learning_rate: Step size.
+        learning_rate: Step size of all weights but the embedding table's, which has the packaged config's share of it.
+        average_from: As in `TrainingConfig`.
     """
 
     epochs: int
     batch_size: int
     learning_rate: float
+    average_from: int | None = None
 
 
 WARM_STARTS = tuple(
     WarmStart(*values)
-    for values in [(1, 1024, 1e-3), (1, 512, 3e-4), (1, 128, 1e-3), (1, 128, 3e-4), (3, 128, 3e-4), (3, 128, 1e-4)]
+    for values in [(1, 512, 1e-3), (1, 128, 3e-4), (1, 64, 1e-4), (2, 64, 1e-4), (3, 128, 1e-4), (3, 32, 3e-5)]
 )
 STAY = WarmStart(0, 1024, 1e-3)
 
@@ -108,7 +112,7 @@ class Learner:
         self._model = model_fn(log.spec, PACKAGED.model, seed)
         compile_model(self._model, PACKAGED.training)
         self.keep("untrained")
-        self._callbacks = [FillUnseen()] if self._model.has_unseen_rows else []
+        self._callbacks: list[keras.callbacks.Callback] = [FillUnseen()] if self._model.has_unseen_rows else []
         self._model.fit(batches(log.rows[:2], 2), verbose=0)  # traces
 
     def keep(self, name: str) -> None:
@@ -124,7 +128,10 @@ class Learner:
         self._model.optimizer.learning_rate = how.learning_rate
         data = batches(self._log.rows[start:end], how.batch_size, seed=self._seed + 100 * day)
         begin = time.perf_counter()
-        self._model.fit(data, epochs=how.epochs, verbose=0, callbacks=self._callbacks)
+        callbacks = list(self._callbacks)
+        if how.average_from:
+            callbacks.append(AverageWeights(self._model, how.average_from, self._model.tables))
+        self._model.fit(data, epochs=how.epochs, verbose=0, callbacks=callbacks)
         return time.perf_counter() - begin
 
     def logits(self, start: int, end: int) -> Array:
@@ -134,7 +141,8 @@ class Learner:
 
 def from_scratch(num_epochs: int) -> WarmStart:
     """Returns the packaged config's settings."""
-    return WarmStart(num_epochs, PACKAGED.training.batch_size, PACKAGED.training.learning_rate)
+    training = PACKAGED.training
+    return WarmStart(num_epochs, training.batch_size, training.learning_rate, training.average_from)
 
 
 def run_scratch(log: Log, seed: int, num_epochs: int) -> tuple[Figures, float]:
