@@ -9,14 +9,14 @@ the last layer, the linear term, and the squares of Rendle's lemma, `0.5 * (|sum
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from schemas.features import IDS, NUMBERS
+from schemas.features import IDS, NUMBERS, IdField
 from trainer.layers import pool_runs, present_ids
 from trainer.rows import ReadRows
 
@@ -110,20 +110,32 @@ def _pooled_rows(model: DeepFM, ids: tf.Tensor, training: bool, rows: ReadRows |
     else:
         source = model.embedding_table(ids, training=training, read=rows)
         rows_of, sum_of = (lambda part: part), (lambda part: tf.reduce_sum(part, axis=1))
-    pooled, start = [], 0
+    counts = _counts(fields, is_id)
+    pooled = []
     for run, size, part in zip(runs, sizes, tf.split(source, sizes, axis=1), strict=True):
         field = run[0]
         if field.max_length == 1:
             pooled.append(tf.reshape(rows_of(part), [-1, size * width]))
         else:
             total = sum_of(part)
-            if field.pooling != "sum":
-                count = tf.reduce_sum(tf.cast(is_id[:, start : start + size], tf.float32), axis=1, keepdims=True)
+            if field.name in counts:
+                count = counts[field.name]
                 divisor = tf.sqrt(count) if field.pooling == "sqrtn" else count
                 total = tf.math.divide_no_nan(total, tf.maximum(divisor * (1 - is_weight), is_weight))
             pooled.append(total)
-        start += size
     return pooled
+
+
+def _counts(fields: Sequence[IdField], is_id: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Returns the number of ids of each field whose sum is divided by it, float32 [batch, 1]."""
+    names = [field.name for field in fields if field.max_length > 1 and field.pooling != "sum"]
+    if not names:
+        return {}
+    of_ids = [field.name for field in fields for _ in range(field.max_length)]
+    is_of = np.array([[owner == name for name in names] for owner in of_ids], np.float32)  # [num_ids, num_names]
+    counts = tf.matmul(tf.cast(is_id, tf.float32), is_of)  # one operation; a slice and a sum for each field are more
+    columns = [counts] if len(names) == 1 else tf.split(counts, len(names), axis=1)
+    return dict(zip(names, columns, strict=True))
 
 
 def _first_matrix(model: DeepFM, read: Read) -> tuple[dict[str, tf.Tensor], tf.Tensor]:

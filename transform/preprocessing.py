@@ -164,7 +164,8 @@ def _last_ids(sequence: tf.RaggedTensor, max_length: int) -> tf.Tensor:
     """Returns each row's last ids, in their order, with no id in front where there are fewer: [batch, max_length]."""
     # TensorFlow cuts a row's end off. So all is turned round, and back again.
     splits = tf.reverse(sequence.row_splits, axis=[0])
-    turned = tf.RaggedTensor.from_row_splits(tf.reverse(sequence.values, axis=[0]), splits[0] - splits, validate=False)
+    number = tf.size(sequence.values, out_type=splits.dtype)
+    turned = tf.RaggedTensor.from_row_splits(tf.reverse(sequence.values, axis=[0]), number - splits, validate=False)
     dense = turned.to_tensor(default_value=NO_ID[sequence.dtype.name], shape=[None, max_length])
     return tf.reverse(dense, axis=[0, 1])
 
