@@ -180,6 +180,7 @@ def test_a_tuned_run_trains_with_what_was_best_and_repeats_nothing_before_it(thi
     # The config learns nothing, so that the one other choice is better.
     settings = {
         "training.learning_rate": "1e-9",
+        "training.table_learning_rate": "null",  # the same
         "training.max_epochs": "1",
         "tuner.trials": "3",
         "tuner.learning_rate": "[0.005]",
