@@ -17,9 +17,6 @@ from schemas.tfmd import SERVING, TRAINING, features_in, make_schema
 from trainer.logit import as_constant, has_short_form, short_logit
 from trainer.model import DeepFM
 
-# Up to so many examples they are parsed as tf.SequenceExamples; see `parse_examples`.
-SMALL_BATCH = 64
-
 Raw = Mapping[str, tf.Tensor | tf.RaggedTensor]
 Transformation = Callable[[Raw], Mapping[str, tf.Tensor]]
 Signature = Callable[..., dict[str, tf.Tensor]]
@@ -37,24 +34,6 @@ def raw_feature_spec(spec: FeatureSpec, environment: str) -> dict[str, Any]:
     schema = make_schema(spec)
     parsing = schema_utils.schema_as_feature_spec(schema).feature_spec
     return {name: parsing[name] for name in features_in(schema, environment)}
-
-
-def parse_examples(examples: tf.Tensor, feature_spec: Mapping[str, Any]) -> Raw:
-    """Parses tf.Examples, few or many, each in the way that is faster for so many.
-
-    On the wire a tf.Example is a tf.SequenceExample that has no sequences. The parser of the latter takes one after the
-    other; that of the former divides them among the threads, which for few takes longer than to parse them.
-
-    Args:
-        examples: Serialized, string [batch].
-        feature_spec: See `tf.io.parse_example`.
-    """
-    raw: Raw = tf.cond(
-        tf.size(examples) <= SMALL_BATCH,
-        lambda: tf.io.parse_sequence_example(examples, dict(feature_spec))[0],
-        lambda: tf.io.parse_example(examples, dict(feature_spec)),
-    )
-    return raw
 
 
 def make_signatures(
@@ -79,7 +58,7 @@ def make_signatures(
         return {"ctr": tf.sigmoid(logit + shift if shift else logit)}
 
     def serve(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        return score(parse_examples(examples, serving_spec))
+        return score(tf.io.parse_example(examples, serving_spec))
 
     def predict(*dense: tf.Tensor) -> dict[str, tf.Tensor]:
         return score(_to_raw(dict(zip(inputs, dense, strict=True)), spec))
