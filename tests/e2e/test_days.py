@@ -19,6 +19,7 @@ def run_days(ctr, workplace):
         "training.max_epochs": 1,
         "training.batch_size": 100,
         "training.learning_rate": 0.005,
+        "training.table_learning_rate": "null",  # the same
         "evaluation.max_auc_drop": 0.5,
         "evaluation.max_calibration": 1.2,  # one pass over 1,000 rows
     }
