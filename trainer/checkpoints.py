@@ -100,8 +100,7 @@ class Checkpoints:
         unfinished.mkdir(parents=True)
         self._state.write(str(unfinished / "variables"))
         (unfinished / _STATE).write_text(json.dumps(state), encoding="utf-8")
-        # Or a machine that stops may keep the new name and not the data. It also is what the next epoch's steps would
-        # otherwise pay for, as the system writes a gigabyte beside them.
+        # Or a machine that stops may keep the new name and not the data.
         for path in (*unfinished.iterdir(), unfinished):
             _flush(path)
         if folder.exists():
