@@ -105,12 +105,18 @@ def _pooled_rows(model: DeepFM, ids: tf.Tensor, training: bool, rows: ReadRows |
     source: tf.Tensor
     rows_of: Callable[[tf.Tensor], tf.Tensor]
     sum_of: Callable[[tf.Tensor], tf.Tensor]
-    if rows is not None and all(field.num_hashes == 1 for field in fields):
-        source, rows_of, sum_of = rows.position, functools.partial(tf.gather, rows.values), rows.sum_of
+
+    def add(part: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(rows_of(part), axis=1)
+
+    # The numbers of the rows are divided among the fields, not the rows, which are longer.
+    if any(field.num_hashes > 1 for field in fields):
+        source, rows_of, sum_of = model.embedding_table(ids, training=training, read=rows), tf.identity, add
+    elif rows is None:
+        source, rows_of, sum_of = model.embedding_table.rows_of(ids, training), model.embedding_table.gather, add
     else:
-        source = model.embedding_table(ids, training=training, read=rows)
-        rows_of, sum_of = (lambda part: part), (lambda part: tf.reduce_sum(part, axis=1))
-    counts = _counts(fields, is_id)
+        source, rows_of, sum_of = rows.position, functools.partial(tf.gather, rows.values), rows.sum_of
+    divisors = _divisors(fields, is_id, is_weight)
     pooled = []
     for run, size, part in zip(runs, sizes, tf.split(source, sizes, axis=1), strict=True):
         field = run[0]
@@ -118,24 +124,29 @@ def _pooled_rows(model: DeepFM, ids: tf.Tensor, training: bool, rows: ReadRows |
             pooled.append(tf.reshape(rows_of(part), [-1, size * width]))
         else:
             total = sum_of(part)
-            if field.name in counts:
-                count = counts[field.name]
-                divisor = tf.sqrt(count) if field.pooling == "sqrtn" else count
-                total = tf.math.divide_no_nan(total, tf.maximum(divisor * (1 - is_weight), is_weight))
+            if field.name in divisors:
+                total = tf.math.divide_no_nan(total, divisors[field.name])
             pooled.append(total)
     return pooled
 
 
-def _counts(fields: Sequence[IdField], is_id: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Returns the number of ids of each field whose sum is divided by it, float32 [batch, 1]."""
-    names = [field.name for field in fields if field.max_length > 1 and field.pooling != "sum"]
-    if not names:
+def _divisors(fields: Sequence[IdField], is_id: tf.Tensor, is_weight: np.ndarray[Any, Any]) -> dict[str, tf.Tensor]:
+    """Returns what the sum of each field is divided by that is not just a sum, float32 [batch, 1 + dim].
+
+    That is 1 for the linear weights, which are summed; else the number of ids or its root, 0 where there are none.
+    """
+    of_names = [field for field in fields if field.max_length > 1 and field.pooling != "sum"]
+    if not of_names:
         return {}
     of_ids = [field.name for field in fields for _ in range(field.max_length)]
-    is_of = np.array([[owner == name for name in names] for owner in of_ids], np.float32)  # [num_ids, num_names]
-    counts = tf.matmul(tf.cast(is_id, tf.float32), is_of)  # one operation; a slice and a sum for each field are more
-    columns = [counts] if len(names) == 1 else tf.split(counts, len(names), axis=1)
-    return dict(zip(names, columns, strict=True))
+    is_of = np.array([[owner == field.name for field in of_names] for owner in of_ids], np.float32)  # [num_ids, names]
+    # One operation; a slice, a sum and a product for each field are more.
+    counts = tf.matmul(tf.cast(is_id, tf.float32), np.kron(is_of, 1 - is_weight))  # 0 for the weights
+    columns = [counts] if len(of_names) == 1 else tf.split(counts, len(of_names), axis=1)
+    return {
+        field.name: tf.maximum(tf.sqrt(count) if field.pooling == "sqrtn" else count, is_weight)
+        for field, count in zip(of_names, columns, strict=True)
+    }
 
 
 def _first_matrix(model: DeepFM, read: Read) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
