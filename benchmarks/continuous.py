@@ -1,13 +1,13 @@
-"""Ten days of MovieLens-100K, each day a new model: from scratch, or on from the day before's (`warm_start`).
+"""Ten days of MovieLens-100K, each day a new model: from scratch, or on from an earlier one (`warm_start`).
 
 `make bench-continuous`; writes `benchmarks/results/continuous.json`. The days are the last ten with at least
 `MIN_ROWS` rows. A day's model is measured on that day, which it has not seen (progressive validation); the figures are
 of all ten days' predictions together, mean of three seeds. Both have the packaged config. `from scratch` learns from
-all rows before the day; `warm start` from those since the day before, from the state that `trainer/warm_start.py` keeps
-of the model of then; its first day is one from scratch, like the other's. No weights are chosen by what is measured:
-the settings of both are those with the best log loss on the days before, seed 1: the epochs from scratch on ten days,
-the warm start's settings on sixty, as in ten it has hardly anything to learn. The other figures of those sixty days are
-written beside the ten days'.
+all rows before the day; `warm start` goes on from the state that `trainer/warm_start.py` keeps: of the model of the day
+before, with the rows since then, or of the last one that started cold, with the newest rows. Its first day is one from
+scratch, like the other's. No weights are chosen by what is measured: the settings of both are those with the best log
+loss on the days before, seed 1: the epochs from scratch on the ten days before, the warm start's on the sixty before,
+as six times ten days that begin with a cold start. What was found there is written beside the ten days' figures.
 
 Seconds are those of the steps of all days but the first; tracing the graph, 3 to 5 seconds a process for both, is not
 in them.
@@ -24,6 +24,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from benchmarks import results
 from benchmarks.quality_data import Array, Rows, load_setting, read_log
@@ -36,34 +37,50 @@ from trainer.train import FillUnseen, compile_model
 from trainer.warm_start import save_state, warm_start
 
 SEEDS = (1, 2, 3)
-NUM_DAYS, NUM_DAYS_BEFORE = 10, 60
+NUM_DAYS, NUM_TIMES_BEFORE = 10, 6
 MIN_ROWS = 100
 SCRATCH_EPOCHS = (1, 2, 3, 4)
 PACKAGED = load_config(None)
 
 
 @dataclasses.dataclass(frozen=True)
-class WarmStart:
-    """How a model goes on with a day's rows.
+class Steps:
+    """How a model learns.
 
     Attributes:
-        epochs: Passes over them.
+        epochs: Passes over the rows.
         batch_size: Examples per step.
-        learning_rate: Step size of all weights but the embedding table's, which has the packaged config's share of it.
+        learning_rate: Step size of all weights but the embedding table's.
+        table_learning_rate: That of the embedding table.
         average_from: As in `TrainingConfig`.
     """
 
     epochs: int
     batch_size: int
     learning_rate: float
+    table_learning_rate: float
     average_from: int | None = None
 
 
-WARM_STARTS = tuple(
-    WarmStart(*values)
-    for values in [(1, 512, 1e-3), (1, 128, 3e-4), (1, 64, 1e-4), (2, 64, 1e-4), (3, 128, 1e-4), (3, 32, 3e-5)]
-)
-STAY = WarmStart(0, 1024, 1e-3)
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
+    """How a model goes on on a new day.
+
+    Attributes:
+        steps: How it learns.
+        newest_rows: How many of the newest rows it learns from, on from the last state that started cold; None for the
+            rows since the day before, on from that day's state.
+    """
+
+    steps: Steps
+    newest_rows: int | None = None
+
+
+SINCE_YESTERDAY = [Steps(1, 64, 1e-4, 2e-5), Steps(1, 64, 1e-4, 1e-4), Steps(3, 32, 3e-5, 6e-6)]
+ON_FROM_COLD = [Steps(1, 128, 2e-4, 1e-4), Steps(2, 128, 1e-4, 1e-4)]
+WARM_STARTS = [WarmStart(steps) for steps in SINCE_YESTERDAY]
+WARM_STARTS += [WarmStart(steps, rows) for rows in (5_000, 10_000, 20_000) for steps in ON_FROM_COLD]
+STAY = WarmStart(Steps(0, 1024, 1e-3, 1e-3))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +128,7 @@ class Learner:
         self._log, self._seed, self._folder = log, seed, pathlib.Path(folder)
         self._model = model_fn(log.spec, PACKAGED.model, seed)
         compile_model(self._model, PACKAGED.training)
+        self._model.optimizer.table_rate = self._table_rate = tf.Variable(1.0)  # the traced step has it as it is then
         self.keep("untrained")
         self._callbacks: list[keras.callbacks.Callback] = [FillUnseen()] if self._model.has_unseen_rows else []
         self._model.fit(batches(log.rows[:2], 2), verbose=0)  # traces
@@ -123,15 +141,16 @@ class Learner:
         """Takes a state that was kept."""
         warm_start(self._model, self._folder / name)
 
-    def learn(self, start: int, end: int, how: WarmStart, day: int = 0) -> float:
+    def learn(self, start: int, end: int, steps: Steps, day: int = 0) -> float:
         """Learns from some of the log's rows, and returns the seconds."""
-        self._model.optimizer.learning_rate = how.learning_rate
-        data = batches(self._log.rows[start:end], how.batch_size, seed=self._seed + 100 * day)
+        self._model.optimizer.learning_rate = steps.learning_rate
+        self._table_rate.assign(steps.table_learning_rate / steps.learning_rate)
+        data = batches(self._log.rows[start:end], steps.batch_size, seed=self._seed + 100 * day)
         begin = time.perf_counter()
         callbacks = list(self._callbacks)
-        if how.average_from:
-            callbacks.append(AverageWeights(self._model, how.average_from, self._model.tables))
-        self._model.fit(data, epochs=how.epochs, verbose=0, callbacks=callbacks)
+        if steps.average_from:
+            callbacks.append(AverageWeights(self._model, steps.average_from, self._model.tables))
+        self._model.fit(data, epochs=steps.epochs, verbose=0, callbacks=callbacks)
         return time.perf_counter() - begin
 
     def logits(self, start: int, end: int) -> Array:
@@ -139,10 +158,11 @@ class Learner:
         return logits_of(self._model, self._log.rows[start:end])
 
 
-def from_scratch(num_epochs: int) -> WarmStart:
+def from_scratch(num_epochs: int) -> Steps:
     """Returns the packaged config's settings."""
     training = PACKAGED.training
-    return WarmStart(num_epochs, training.batch_size, training.learning_rate, training.average_from)
+    of_table = training.table_learning_rate or training.learning_rate
+    return Steps(num_epochs, training.batch_size, training.learning_rate, of_table, training.average_from)
 
 
 def run_scratch(log: Log, seed: int, num_epochs: int) -> tuple[Figures, float]:
@@ -159,18 +179,22 @@ def run_scratch(log: Log, seed: int, num_epochs: int) -> tuple[Figures, float]:
 
 
 def run_warm(log: Log, seed: int, first_epochs: int, *settings: WarmStart) -> list[tuple[Figures, float]]:
-    """Returns the figures and the seconds of models of which each goes on from the one before it, for each setting."""
+    """Returns the figures and the seconds of models that go on from an earlier one, for each setting."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         learner = Learner(log, seed, folder)
         learner.restore("untrained")
         learner.learn(0, log.starts[0], from_scratch(first_epochs))
-        learner.keep("first")
+        learner.keep("cold")
         for how in settings:
-            learner.restore("first")
+            learner.restore("cold")
             logits, seconds = [learner.logits(*log.starts[:2])], 0.0
             for day, (before, start, end) in enumerate(zip(log.starts, log.starts[1:], log.starts[2:], strict=False)):
-                seconds += learner.learn(before, start, how, day + 1)
+                begin = before
+                if how.newest_rows:
+                    learner.restore("cold")
+                    begin = max(0, start - how.newest_rows)
+                seconds += learner.learn(begin, start, how.steps, day + 1)
                 logits.append(learner.logits(start, end))
             found.append((_figures(log, logits), seconds))
     return found
@@ -182,11 +206,22 @@ def _figures(log: Log, logits: list[Array]) -> Figures:
 
 def main() -> None:
     """Chooses the settings, measures and writes."""
-    ten_before, before = load_log(NUM_DAYS, NUM_DAYS), load_log(NUM_DAYS_BEFORE, NUM_DAYS)
-    tried_scratch = {epochs: run_scratch(ten_before, SEEDS[0], epochs)[0] for epochs in SCRATCH_EPOCHS}
+    before = [load_log(NUM_DAYS, NUM_DAYS * times) for times in range(1, NUM_TIMES_BEFORE + 1)]
+    tried_scratch = {epochs: run_scratch(before[0], SEEDS[0], epochs)[0] for epochs in SCRATCH_EPOCHS}
     epochs = min(tried_scratch, key=lambda key: tried_scratch[key].log_loss)
-    tried_warm = [found for found, _ in run_warm(before, SEEDS[0], epochs, *WARM_STARTS)]
-    warm = WARM_STARTS[int(np.argmin([found.log_loss for found in tried_warm]))]
+    tried = {"from scratch": [run_scratch(log, SEEDS[0], epochs)[0] for log in before]}
+    of_times = [[found for found, _ in run_warm(log, SEEDS[0], epochs, *WARM_STARTS)] for log in before]
+    tried |= {str(how): list(found) for how, found in zip(WARM_STARTS, zip(*of_times, strict=True), strict=True)}
+    on_days_before = {
+        name: {
+            "auc": round(float(np.mean([figures.auc for figures in found])), 5),
+            "log_loss": round(float(np.mean([figures.log_loss for figures in found])), 5),
+        }
+        for name, found in tried.items()
+    }
+    for name, means in on_days_before.items():
+        print(f"before: AUC {means['auc']:.5f} log loss {means['log_loss']:.5f} {name}")
+    warm = min(WARM_STARTS, key=lambda how: on_days_before[str(how)]["log_loss"])
     print(f"chosen: {epochs} epochs from scratch; on a new day {warm}", flush=True)
 
     log = load_log(NUM_DAYS, 0)
@@ -196,8 +231,6 @@ def main() -> None:
         "warm start": [of_seed[0] for of_seed in of_warm],
         "the first day's model": [of_seed[1] for of_seed in of_warm],
     }
-    on_days_before = {"from scratch": run_scratch(before, SEEDS[0], epochs)[0]}
-    on_days_before |= dict(zip(map(str, WARM_STARTS), tried_warm, strict=True))
     figures: dict[str, Any] = {
         name: {
             "auc": round(float(np.mean([found.auc for found, _ in of_seeds])), 5),
@@ -221,7 +254,7 @@ def main() -> None:
     figures |= {
         "rows_of_days": np.diff(log.starts).tolist(),
         "chosen": {"epochs_from_scratch": epochs, "new_day": dataclasses.asdict(warm)},
-        "on_the_days_before": {name: dataclasses.asdict(found) for name, found in on_days_before.items()},
+        "on_the_days_before": on_days_before,
     }
     results.report("continuous", figures, goals)
 

@@ -108,6 +108,9 @@ class TrainingConfig:
         shuffle_buffer: Examples that are shuffled together.
         warm_start: Whether a training goes on from the latest blessed model of earlier days, from its weights and the
             optimizer's slots, where there is one. What the feature spec or the model's settings have changed is cold.
+        warm_start_from: Which state that is: `latest`, the one that model ended with; `cold`, that of the last training
+            that started cold, which the ones since have handed on: what the window does not reach back to is forgotten;
+            `nothing`, for a training that starts cold and that later ones can go on from.
         negative_sampling_rate: Share of the training split's impressions without a click that an epoch uses. What is
             evaluated and exported is corrected for it: p / (p + (1 - p) / rate).
         checkpoint_steps: Steps after which the training's state is written, so that it can be resumed; 0 for never.
@@ -131,6 +134,7 @@ class TrainingConfig:
     monitor: Literal["auc", "log_loss"] = "auc"
     shuffle_buffer: Positive = 100_000
     warm_start: bool = False
+    warm_start_from: Literal["latest", "cold", "nothing"] = "latest"
     negative_sampling_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
     checkpoint_minutes: NonNegative = 10.0
@@ -140,3 +144,5 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.reduce_on_plateau and (self.warmup_steps or self.decay_steps):
             raise ValueError("reduce_on_plateau does not go with warmup_steps or decay_steps: use one or the other")
+        if self.warm_start_from != "latest" and not self.warm_start:
+            raise ValueError(f"warm_start_from: {self.warm_start_from} means nothing without warm_start: true")

@@ -24,7 +24,7 @@ from trainer.export import export
 from trainer.hyperparameters import with_hyperparameters
 from trainer.input import read_chunks
 from trainer.loop import fit
-from trainer.warm_start import FOLDER, save_state
+from trainer.warm_start import FOLDER, hand_on, save_state
 from trainer.workers import ALONE, Workers
 
 _LOGGER = logging.getLogger(__name__)
@@ -93,6 +93,7 @@ def train_and_export(fn_args: FnArgs, workers: Workers = ALONE) -> None:
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     parsing = transform_output.transformed_feature_spec()
     checkpoints_dir = _checkpoints_dir(fn_args)
+    earlier_state = _earlier_state(fn_args, training_config)
     model, history = fit(
         spec,
         model_config,
@@ -101,13 +102,17 @@ def train_and_export(fn_args: FnArgs, workers: Workers = ALONE) -> None:
         read_chunks(fn_args.eval_files, parsing),
         os.path.join(fn_args.model_run_dir, "tensorboard"),
         checkpoints_dir,
-        _earlier_state(fn_args) if training_config.warm_start else None,
+        earlier_state,
         workers,
     )
     if not workers.is_chief:
         return
     if training_config.warm_start:
-        save_state(model, _state_beside(fn_args.serving_model_dir))
+        state = _state_beside(fn_args.serving_model_dir)
+        if earlier_state and training_config.warm_start_from == "cold":
+            hand_on(model, earlier_state, state)
+        else:
+            save_state(model, state)
     for table in model.tables:
         table.add_slots(0, 0.0)  # what is served has no use for them
     card = {
@@ -130,8 +135,13 @@ def read_settings(fn_args: FnArgs) -> tuple[FeatureSpec, ModelConfig, TrainingCo
     )
 
 
-def _earlier_state(fn_args: FnArgs) -> pathlib.Path | None:
-    """Returns what the base model's training has left, if there is any."""
+def _earlier_state(fn_args: FnArgs, training_config: TrainingConfig) -> pathlib.Path | None:
+    """Returns what the base model's training has left, if there is any and it is wanted."""
+    if not training_config.warm_start:
+        return None
+    if training_config.warm_start_from == "nothing":
+        _LOGGER.info("cold start: training.warm_start_from is nothing")
+        return None
     if not fn_args.base_model:
         _LOGGER.info("cold start: there is no earlier blessed model")
         return None

@@ -11,7 +11,9 @@ import dataclasses
 import functools
 import itertools
 import json
+import logging
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -21,6 +23,8 @@ import tensorflow as tf
 
 from trainer.model import DeepFM
 from trainer.rows import RowTable
+
+_LOGGER = logging.getLogger(__name__)
 
 FOLDER = "training_state"
 _VARIABLES, _LAYOUT = "variables.npz", "layout.json"
@@ -59,11 +63,38 @@ def save_state(model: DeepFM, directory: pathlib.Path) -> None:
         directory: Folder to write.
     """
     directory.mkdir(parents=True)
-    variables = _variables(model)
-    np.savez(directory / _VARIABLES, **{path: variable.read() for path, variable in variables.items()})
-    blocks = {path: [dataclasses.asdict(rows) for rows in _blocks(path, model)] for path in variables}
-    layout = {"steps": int(_kept(model.optimizer.iterations).read()), "blocks": blocks}
+    values = {path: variable.read() for path, variable in _variables(model).items()}
+    np.savez(directory / _VARIABLES, **values)
+    layout = {"steps": int(_kept(model.optimizer.iterations).read()), **_layout(model, values)}
     (directory / _LAYOUT).write_text(json.dumps(layout), encoding="utf-8")
+
+
+def hand_on(model: DeepFM, earlier: pathlib.Path, directory: pathlib.Path) -> None:
+    """Writes the state that a model went on from for later trainings to go on from too.
+
+    A state in which some of the model's weights had no counterpart is not handed on: they would start cold every time.
+    There the model's own is written.
+
+    Args:
+        model: The model with the optimizer that trained it.
+        earlier: What `save_state` wrote, or this function.
+        directory: Folder to write.
+    """
+    layout = json.loads((earlier / _LAYOUT).read_text(encoding="utf-8"))
+    values = {path: variable.read() for path, variable in _variables(model).items()}
+    if {"steps": layout["steps"], **_layout(model, values)} == layout:
+        shutil.copytree(earlier, directory)
+    else:
+        _LOGGER.info("%s is not handed on: the features or the model's settings are other ones now", earlier)
+        save_state(model, directory)
+
+
+def _layout(model: DeepFM, values: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+    """Returns each variable's shape, and which of its rows belong to which feature, as JSON has them."""
+    return {
+        "shapes": {path: list(of_path.shape) for path, of_path in values.items()},
+        "blocks": {path: [dataclasses.asdict(rows) for rows in _blocks(path, model)] for path in values},
+    }
 
 
 def read_steps(directory: pathlib.Path) -> int:

@@ -12,7 +12,7 @@ from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.model import model_fn
 from trainer.train import compile_model, train
-from trainer.warm_start import read_steps, save_state, warm_start
+from trainer.warm_start import hand_on, read_steps, save_state, warm_start
 
 ITEM = IdFeature("item", 20, table="item")
 HISTORY = IdSequence("history", 20, max_length=2, table="item")
@@ -165,3 +165,37 @@ def test_a_schedule_counts_from_the_warm_trainings_own_first_step(state, tmp_pat
     rates = [_train(SPEC, tmp_path / "logs", config, earlier)[1]["learning_rate"][0] for earlier in (None, folder)]
     assert rates[0] == pytest.approx(rates[1])
     assert 0 < rates[0] < 0.01
+
+
+def _files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_state_that_fits_is_handed_on_as_it_is(state, tmp_path):
+    _, folder = state
+    model, _ = _train(SPEC, tmp_path / "warm", earlier=folder, seed=5)
+    hand_on(model, folder, tmp_path / "handed_on")
+    assert _files(tmp_path / "handed_on") == _files(folder)
+
+
+@pytest.mark.parametrize(
+    ("spec", "model_config"),
+    [
+        (dataclasses.replace(SPEC, features=(ITEM, HISTORY, IdFeature("user", 31), AGE, PRICE)), MODEL),
+        (SPEC, dataclasses.replace(MODEL, hidden_units=(5, 3))),
+    ],
+    ids=["buckets", "units"],
+)
+def test_a_state_in_which_something_was_missing_is_not_handed_on(spec, model_config, state, tmp_path, caplog):
+    _, folder = state
+    model, _ = _train(spec, tmp_path / "warm", earlier=folder, model_config=model_config)
+    with caplog.at_level(logging.INFO, logger="trainer"):
+        hand_on(model, folder, tmp_path / "own")
+    assert f"{folder} is not handed on: the features or the model's settings are other ones now" in caplog.text
+    assert warm_start(_untrained(spec, model_config), tmp_path / "own") == ()
+    assert read_steps(tmp_path / "own") > read_steps(folder)
+
+
+def test_where_a_warm_start_goes_on_from_needs_a_warm_start():
+    with pytest.raises(ValueError, match="warm_start_from: cold means nothing without warm_start: true"):
+        TrainingConfig(warm_start_from="cold")

@@ -153,6 +153,25 @@ def _digests(folder, rank):
     return (folder / f"worker-{rank}.digests").read_text(encoding="utf-8").splitlines()
 
 
+def test_days_may_all_go_on_from_the_last_training_that_started_cold(processes, home, tmp_path):
+    states, logs, before = [], [], None
+    for day, start in enumerate(["cold", "cold", "cold", "latest", "nothing"]):
+        folder = tmp_path / str(day)
+        arguments = _arguments(home, folder, max_epochs=1, warm_start_from=start)
+        codes, outputs = _train(processes, folder, arguments | ({"base_model": before} if before else {}))
+        assert codes == [0], outputs
+        states.append(_outcome(folder)[1])
+        logs.append(outputs[0])
+        before = arguments["serving_model_dir"]
+    bias = [state["deepfm/bias"] for state in states]
+    assert bias[0] == bias[1] == bias[2]
+    assert bias[3] not in bias[:3]
+    assert bias[4] == bias[0]  # the same training, cold again
+    assert "warm start from" not in logs[0]
+    assert all("nothing is cold" in log for log in logs[1:4])
+    assert "cold start: training.warm_start_from is nothing" in logs[4]
+
+
 @pytest.mark.parametrize("number", [2, 3])
 @pytest.mark.parametrize("rate", [1.0, 0.5], ids=["all", "a sample of the negatives"])
 def test_the_workers_batches_together_are_those_of_one_worker(home, rate, number):
