@@ -10,7 +10,8 @@ the filling of the shuffle buffer are in it, the evaluation after it is not.
 The bounds, each by itself, in seconds and CPU seconds a batch:
 
 - input: reading, parsing and shuffling the records, without a model;
-- rows: a gather of the batch's rows, and a scatter of as many values back, from memory;
+- rows: a gather of a batch's rows, and a scatter of as many values back; of another batch each time, as in a training:
+  the rows of one and the same batch are in a cache after the first time, whatever the table's size;
 - matmuls: the tower's products, forward and backward, from memory.
 
 On n cores a batch takes at least the sum of their CPU seconds / n, and at least the wall seconds of the longer of input
@@ -42,6 +43,7 @@ from trainer.model import model_fn
 from trainer.train import train
 
 NUM_EPOCHS = 2
+CALLS = 100
 THREADS = 2  # the peers' number, see `speed_peers/clock.py`
 MODEL = ModelConfig(embedding_dim=8, hidden_units=(64, 32))
 
@@ -97,13 +99,13 @@ def measure_bounds(size: str, batch_size: int) -> dict[str, Any]:
 
     generator = np.random.default_rng(1)
     offsets = np.concatenate([[field.row_offset] * field.max_length for field in spec.id_fields])
-    ids = next(iter(data))[0]["ids"].numpy()
-    rows = tf.constant(np.where(ids > 0, ids + offsets, 0).astype(np.int32).reshape(-1))
+    ids = [features["ids"].numpy() for features, _ in data.take(CALLS)]
+    rows = [tf.constant(np.where(of > 0, of + offsets, 0).astype(np.int32).reshape(-1)) for of in ids]
     table = tf.Variable(tf.zeros([spec.num_table_rows, 1 + dim]))
-    values = tf.constant(generator.normal(size=[len(rows), 1 + dim]).astype(np.float32))
+    values = tf.constant(generator.normal(size=[ids[0].size, 1 + dim]).astype(np.float32))
 
     @tf.function
-    def gather_and_scatter() -> tf.Tensor:
+    def gather_and_scatter(rows: tf.Tensor) -> tf.Tensor:
         gathered = tf.gather(table, rows)
         with tf.control_dependencies([gathered]):
             table.scatter_sub(tf.IndexedSlices(values, rows))
@@ -115,18 +117,18 @@ def measure_bounds(size: str, batch_size: int) -> dict[str, Any]:
     layers = [tf.constant(generator.normal(size=[batch_size, width]).astype(np.float32)) for width in widths]
 
     @tf.function
-    def multiply() -> list[tf.Tensor]:
+    def multiply(_: tf.Tensor) -> list[tf.Tensor]:
         products = []
         for x, kernel, y in zip(layers, kernels, layers[1:], strict=False):
             forward, backward = tf.matmul(x, kernel), tf.matmul(y, kernel, transpose_b=True)
             products += [forward[0, 0], backward[0, 0], tf.matmul(x, y, transpose_a=True)[0, 0]]
         return products
 
-    def times(function: Callable[[], Any]) -> Callable[[], int]:
+    def times(function: Callable[[tf.Tensor], Any]) -> Callable[[], int]:
         def run() -> int:
-            for _ in range(100):
-                function()
-            return 100
+            for of_batch in rows:
+                function(of_batch)
+            return len(rows)
 
         return run
 
