@@ -102,19 +102,34 @@ class Adam(RowRule):
         ]
         for variable, of_rows in zip(variables, [values, *slots], strict=True):
             tf.raw_ops.AssignVariableOp(resource=variable, value=of_rows)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variables[0],
-            m=variables[1],
-            v=variables[2],
-            beta1_power=tf.pow(self._beta_1, step),
-            beta2_power=tf.pow(self._beta_2, step),
-            lr=learning_rate * self._rate,
-            beta1=self._beta_1,
-            beta2=self._beta_2,
-            epsilon=self._epsilon,
-            grad=gradient,
-        )
+        rate = learning_rate * self._rate
+        _step_adam(variables, gradient, rate, step, self._beta_1, self._beta_2, self._epsilon)
         return [tf.raw_ops.ReadVariableOp(resource=variable, dtype=tf.float32) for variable in variables]
+
+
+def _step_adam(
+    handles: Sequence[tf.Tensor],
+    gradient: tf.Tensor,
+    learning_rate: tf.Tensor,
+    step: tf.Tensor,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+) -> None:
+    """Steps variables by TensorFlow's one operation; `handles` are those of the variable and of its two moments."""
+    variable, m, v = handles
+    tf.raw_ops.ResourceApplyAdam(
+        var=variable,
+        m=m,
+        v=v,
+        beta1_power=tf.pow(beta_1, step),
+        beta2_power=tf.pow(beta_2, step),
+        lr=learning_rate,
+        beta1=beta_1,
+        beta2=beta_2,
+        epsilon=epsilon,
+        grad=gradient,
+    )
 
 
 class Adagrad(RowRule):
@@ -180,18 +195,10 @@ class FusedAdam(keras.optimizers.Adam):
         """Updates a variable and its moments in place."""
         index = self._get_variable_index(variable)
         step = tf.cast(self.iterations.value + 1, tf.float32)
-        tf.raw_ops.ResourceApplyAdam(
-            var=(variable.value if isinstance(variable, keras.Variable) else variable).handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
-            beta1_power=tf.pow(self.beta_1, step),
-            beta2_power=tf.pow(self.beta_2, step),
-            lr=tf.cast(learning_rate, tf.float32),
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
-            grad=gradient,
-        )
+        own = variable.value if isinstance(variable, keras.Variable) else variable
+        handles = [own.handle, self._momentums[index].value.handle, self._velocities[index].value.handle]
+        rate = tf.cast(learning_rate, tf.float32)
+        _step_adam(handles, gradient, rate, step, self.beta_1, self.beta_2, self.epsilon)
 
 
 class RowSparse(keras.optimizers.Optimizer):

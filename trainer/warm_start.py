@@ -49,8 +49,9 @@ class Rows:
 
 
 class Kept(NamedTuple):
-    """Values that outlive a training: how they are read, and how they are given to another."""
+    """Values that outlive a training: their shape, how they are read, and how they are given to another."""
 
+    shape: tuple[int, ...]
     read: Callable[[], np.ndarray[Any, Any]]
     assign: Callable[[np.ndarray[Any, Any]], None]
 
@@ -63,9 +64,9 @@ def save_state(model: DeepFM, directory: pathlib.Path) -> None:
         directory: Folder to write.
     """
     directory.mkdir(parents=True)
-    values = {path: variable.read() for path, variable in _variables(model).items()}
-    np.savez(directory / _VARIABLES, **values)
-    layout = {"steps": int(_kept(model.optimizer.iterations).read()), **_layout(model, values)}
+    variables = _variables(model)
+    np.savez(directory / _VARIABLES, **{path: variable.read() for path, variable in variables.items()})
+    layout = {"steps": int(_kept(model.optimizer.iterations).read()), **_layout(model)}
     (directory / _LAYOUT).write_text(json.dumps(layout), encoding="utf-8")
 
 
@@ -81,19 +82,19 @@ def hand_on(model: DeepFM, earlier: pathlib.Path, directory: pathlib.Path) -> No
         directory: Folder to write.
     """
     layout = json.loads((earlier / _LAYOUT).read_text(encoding="utf-8"))
-    values = {path: variable.read() for path, variable in _variables(model).items()}
-    if {"steps": layout["steps"], **_layout(model, values)} == layout:
+    if {"steps": layout["steps"], **_layout(model)} == layout:
         shutil.copytree(earlier, directory)
     else:
         _LOGGER.info("%s is not handed on: the features or the model's settings are other ones now", earlier)
         save_state(model, directory)
 
 
-def _layout(model: DeepFM, values: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+def _layout(model: DeepFM) -> dict[str, Any]:
     """Returns each variable's shape, and which of its rows belong to which feature, as JSON has them."""
+    variables = _variables(model)
     return {
-        "shapes": {path: list(of_path.shape) for path, of_path in values.items()},
-        "blocks": {path: [dataclasses.asdict(rows) for rows in _blocks(path, model)] for path in values},
+        "shapes": {path: list(variable.shape) for path, variable in variables.items()},
+        "blocks": {path: [dataclasses.asdict(rows) for rows in _blocks(path, model)] for path in variables},
     }
 
 
@@ -124,7 +125,7 @@ def warm_start(model: DeepFM, directory: pathlib.Path) -> tuple[str, ...]:
             if blocks:
                 before = {rows["owner"]: Rows(**rows) for rows in layout["blocks"][path]}
                 cold |= dict.fromkeys(_assign_rows(variable, blocks, values, before))
-            elif values.shape == variable.read().shape:
+            elif values.shape == variable.shape:
                 variable.assign(values)
             else:
                 cold[path] = None
@@ -149,7 +150,7 @@ def _assign_rows(
 
 def _kept(variable: keras.Variable) -> Kept:
     # Of one device, where it is mirrored.
-    return Kept(lambda: tf.convert_to_tensor(variable.value).numpy(), variable.assign)
+    return Kept(tuple(variable.shape), lambda: tf.convert_to_tensor(variable.value).numpy(), variable.assign)
 
 
 def _slots_of(table: RowTable) -> np.ndarray[Any, Any]:
@@ -163,14 +164,16 @@ def _variables(model: DeepFM) -> dict[str, Kept]:
     # Seeds and the learning rate are this training's own; the number of steps is kept beside the variables.
     own = ("seed_generator_state", "learning_rate", "iteration")
     variables = {
-        variable.path: Kept(tables[variable.path].numpy, tables[variable.path].assign)
+        variable.path: Kept(tables[variable.path].shape, tables[variable.path].numpy, tables[variable.path].assign)
         if variable.path in tables
         else _kept(variable)
         for variable in (*model.variables, *model.optimizer.rest.variables)
         if variable.path.rpartition("/")[2] not in own
     }
     for path, table in tables.items():
-        variables[path + _SLOTS] = Kept(functools.partial(_slots_of, table), table.assign_slots)
+        variables[path + _SLOTS] = Kept(
+            (table.shape[0], table.slot_width), functools.partial(_slots_of, table), table.assign_slots
+        )
     return variables
 
 
