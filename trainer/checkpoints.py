@@ -130,7 +130,7 @@ class KeepState(keras.callbacks.Callback):
     Args:
         checkpoints: Where.
         progress: How far the training is; kept up to date.
-        steps: Steps between two; 0 for never.
+        steps: Steps between two, or a call's more; 0 for never.
         minutes: Minutes between two; 0 for never.
     """
 
@@ -141,11 +141,17 @@ class KeepState(keras.callbacks.Callback):
         self._steps = steps
         self._seconds = 60 * minutes
         self._written = time.monotonic()
+        self._first = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Remembers which step the epoch's first one was."""
+        self._first = int(number(self.model.optimizer.iterations)) - self._progress.batch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Writes one where it is time."""
-        self._progress.batch += 1
-        is_step = self._steps and self._progress.batch % self._steps == 0
+        """Writes one where it is time; it may be called for several batches together."""
+        before = self._progress.batch
+        self._progress.batch = int(number(self.model.optimizer.iterations)) - self._first
+        is_step = self._steps and self._progress.batch // self._steps > before // self._steps
         if is_step or (self._seconds and time.monotonic() - self._written >= self._seconds):
             self._progress.loss = number(logs["loss"])
             self._checkpoints.write(int(number(self.model.optimizer.iterations)), self._progress)

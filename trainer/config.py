@@ -113,7 +113,8 @@ class TrainingConfig:
             `nothing`, for a training that starts cold and that later ones can go on from.
         negative_sampling_rate: Share of the training split's impressions without a click that an epoch uses. What is
             evaluated and exported is corrected for it: p / (p + (1 - p) / rate).
-        checkpoint_steps: Steps after which the training's state is written, so that it can be resumed; 0 for never.
+        checkpoint_steps: Steps after which the training's state is written, so that it can be resumed, or up to 31
+            more: 32 are taken at a time; 0 for never.
         checkpoint_minutes: Minutes after which it is; 0 for never. Each epoch's end is written too.
         workers_minutes: Minutes that the chief waits for the other workers to start, where `TF_CONFIG` names some.
         seed: Seed of initialization, shuffling, sampling and dropout.

@@ -28,6 +28,8 @@ Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 
 _LOGGER = logging.getLogger(__name__)
 
+STEPS_PER_CALL = 32  # at most: of TensorFlow from Python, and of the callbacks
+
 
 class EvalMetrics(keras.callbacks.Callback):
     """Measures the model on the eval split at the end of each epoch, for the callbacks after it.
@@ -206,6 +208,8 @@ def compile_model(model: DeepFM, config: TrainingConfig, first_step: int = 0, wo
         jit_compile=False,  # XLA gathers rows slowly on CPUs, and compiles for seconds
     )
     model.optimizer.build(model.trainable_variables)  # a step reads the slots with the rows
+    if workers is ALONE:
+        model.steps_per_call = min(STEPS_PER_CALL, config.checkpoint_steps or STEPS_PER_CALL)
 
 
 def train(
@@ -300,6 +304,7 @@ def _fit_epoch(
     kept_in: str | None,
 ) -> None:
     """Trains for one epoch, or the rest of one: Keras takes the first one's number of batches for all."""
+    first = int(number(model.optimizer.iterations)) - progress.batch
     try:
         with warnings.catch_warnings():
             # Of a data set that does not know its length Keras thinks that it has ended too early.
@@ -310,9 +315,11 @@ def _fit_epoch(
     except tf.errors.OpError:
         if not model.offender:
             raise
-        kept = f". The last good checkpoint is kept in {kept_in}" if kept_in else ""
+        has_kept = kept_in and any(pathlib.Path(kept_in).glob("*"))
+        kept = f". The last good checkpoint is kept in {kept_in}" if has_kept else ""
+        batch = int(number(model.optimizer.iterations)) - first + 1
         raise NonFiniteLossError(
-            f"the loss is not finite in epoch {progress.epoch + 1}, batch {progress.batch + 1}: {model.offender}{kept}"
+            f"the loss is not finite in epoch {progress.epoch + 1}, batch {batch}: {model.offender}{kept}"
         ) from None
 
 

@@ -255,3 +255,34 @@ def test_a_batch_whose_rows_are_planned_beforehand_trains_to_the_same_weights(id
         weights.append([weight.numpy() for weight in model.weights])
     for planned, plain in zip(*weights, strict=True):
         np.testing.assert_array_equal(planned, plain)
+
+
+class Calls(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps.append((int(self.model.optimizer.iterations), float(logs["loss"])))
+
+
+@pytest.mark.parametrize(("steps_per_call", "ends"), [(2, [2, 4, 5, 7, 9, 10]), (5, [5, 10]), (32, [5, 10])])
+def test_steps_of_one_call_are_those_of_a_call_each(steps_per_call, ends):
+    generator = np.random.default_rng(0)
+    features = {name: np.concatenate([values] * 3)[generator.permutation(9)] for name, values in MIXED_BATCH.items()}
+    data = tf.data.Dataset.from_tensor_slices((features, np.float32(generator.integers(0, 2, [9, 1])))).batch(2)
+    found = []
+    for number in (1, steps_per_call):
+        model = model_fn(MIXED, ModelConfig(dropout=0.1, id_dropout=0.1))
+        compile_model(model, TrainingConfig(learning_rate=0.1))
+        model.steps_per_call = number
+        calls = Calls()
+        history = model.fit(data, epochs=2, verbose=0, callbacks=[calls]).history
+        found.append((dict(calls.steps), history["loss"], [weight.numpy() for weight in model.weights]))
+    (each, losses, weights), (some, same_losses, same_weights) = found
+    assert list(each) == list(range(1, 11))
+    assert list(some) == ends
+    assert some == {step: each[step] for step in ends}
+    assert same_losses == losses
+    for one, other in zip(weights, same_weights, strict=True):
+        np.testing.assert_array_equal(other, one)

@@ -280,8 +280,9 @@ BAD_BATCHES = {
 }
 
 
+@pytest.mark.parametrize("every", [1, 0])  # a call of TensorFlow for each step, or one for all
 @pytest.mark.parametrize(("bad", "message"), BAD_BATCHES.values(), ids=BAD_BATCHES.keys())
-def test_a_loss_that_is_not_finite_names_the_feature_and_keeps_the_checkpoint_before(bad, message, tmp_path):
+def test_a_loss_that_is_not_finite_names_the_feature_and_keeps_the_checkpoint_before(bad, message, every, tmp_path):
     spec = FeatureSpec("body", (NumericFeature("height"), NumericFeature("weight_kg"), IdFeature("user", 5)))
     good = {"numbers": [[0.5, -1.0]], "ids": [[2]], "label": [[1.0]]}
 
@@ -297,11 +298,12 @@ def test_a_loss_that_is_not_finite_names_the_feature_and_keeps_the_checkpoint_be
     data = tf.data.Dataset.from_generator(batches, output_signature=signature)
     model = model_fn(spec, ModelConfig(hidden_units=(4,)), seed=1)
     model.number_weights.kernel.assign([[10.0], [0.0]])
-    config = TrainingConfig(checkpoint_steps=1, max_epochs=1, learning_rate=0.1)
+    config = TrainingConfig(checkpoint_steps=every, max_epochs=1, learning_rate=0.1)
     with pytest.raises(NonFiniteLossError, match=f"in epoch 1, batch 3: .*{message}") as error:
         train(model, data, data.take(2), config, str(tmp_path / "logs"), str(tmp_path / "kept"))
-    assert str(tmp_path / "kept") in str(error.value)
-    assert [entry.name for entry in (tmp_path / "kept").iterdir()] == ["2"]
+    assert (str(tmp_path / "kept") in str(error.value)) == bool(every)
+    assert [entry.name for entry in (tmp_path / "kept").glob("*")] == ["2"] * every
+    assert model.optimizer.iterations == 2
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
@@ -319,14 +321,11 @@ import os, signal, sys
 import tests_train_helper as helper
 from trainer import checkpoints
 
-count = 0
 original = checkpoints.KeepState.on_train_batch_end
 
 def on_train_batch_end(self, batch, logs=None):
-    global count
     original(self, batch, logs)
-    count += 1
-    if count == int(sys.argv[2]):
+    if int(self.model.optimizer.iterations) >= int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 
 checkpoints.KeepState.on_train_batch_end = on_train_batch_end
@@ -356,9 +355,14 @@ def run(pattern, directory, every):
 """
 
 
-@pytest.mark.parametrize(("steps", "every"), [(5, 2), (16, 2), (14, 7)], ids=["epoch 1", "epoch 3", "end of epoch 2"])
+# Seven batches an epoch; in a call of TensorFlow as many as lie between two checkpoints, or up to the epoch's end.
+@pytest.mark.parametrize(
+    ("steps", "every", "resumed"),
+    [(4, 2, "0 epochs and 4"), (7, 3, "0 epochs and 6"), (21, 5, "2 epochs and 5"), (14, 7, "1 epochs and 7")],
+    ids=["at a checkpoint", "epoch 1", "epoch 3", "end of epoch 2"],
+)
 def test_a_killed_training_is_gone_on_with_and_ends_as_one_that_was_not(
-    steps, every, examples, tmp_path, monkeypatch, caplog
+    steps, every, resumed, examples, tmp_path, monkeypatch, caplog
 ):
     (tmp_path / "tests_train_helper.py").write_text(HELPER, encoding="utf-8")
     (tmp_path / "killed.py").write_text(KILLED, encoding="utf-8")
@@ -370,9 +374,7 @@ def test_a_killed_training_is_gone_on_with_and_ends_as_one_that_was_not(
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     with caplog.at_level(logging.INFO, logger="trainer"):
         weights, history = helper.run(examples[0], directory, every)
-    # Seven batches an epoch.
-    epochs, batches = divmod(steps - 1, 7)
-    assert f"resumed after {epochs} epochs and {(batches + 1) // every * every} batches" in caplog.text
+    assert f"resumed after {resumed} batches" in caplog.text
     assert sum("epoch " in record.getMessage() for record in caplog.records if record.name == "trainer.train") >= 2
     assert history["val_auc"] == undisturbed[1]["val_auc"]
     if every == 7:
