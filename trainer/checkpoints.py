@@ -124,6 +124,11 @@ def number(value: Any) -> float:
     return float(tf.convert_to_tensor(value.value if isinstance(value, keras.Variable) else value))
 
 
+def steps_taken(model: keras.Model) -> int:
+    """Returns the number of steps that led to a model's state."""
+    return int(number(model.optimizer.iterations))
+
+
 class KeepState(keras.callbacks.Callback):
     """Writes a checkpoint every so many steps and minutes. Each epoch's end is `KeepBest`'s to write.
 
@@ -145,16 +150,16 @@ class KeepState(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Remembers which step the epoch's first one was."""
-        self._first = int(number(self.model.optimizer.iterations)) - self._progress.batch
+        self._first = steps_taken(self.model) - self._progress.batch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Writes one where it is time; it may be called for several batches together."""
-        before = self._progress.batch
-        self._progress.batch = int(number(self.model.optimizer.iterations)) - self._first
+        before, step = self._progress.batch, steps_taken(self.model)
+        self._progress.batch = step - self._first
         is_step = self._steps and self._progress.batch // self._steps > before // self._steps
         if is_step or (self._seconds and time.monotonic() - self._written >= self._seconds):
             self._progress.loss = number(logs["loss"])
-            self._checkpoints.write(int(number(self.model.optimizer.iterations)), self._progress)
+            self._checkpoints.write(step, self._progress)
             self._written = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -194,7 +199,7 @@ class KeepBest(keras.callbacks.Callback):
         figures = {name: float(value) for name, value in (logs or {}).items()}
         progress.history.append(figures | {"learning_rate": number(self.model.optimizer.learning_rate)})
         progress.epoch, progress.batch = epoch + 1, 0
-        step = int(number(self.model.optimizer.iterations))
+        step = steps_taken(self.model)
         if self._epochs_without_better() == 0:
             progress.best = step
         elif self._reduce_on_plateau:

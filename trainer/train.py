@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.average import AverageWeights
-from trainer.checkpoints import Checkpoints, KeepBest, KeepState, Progress, number
+from trainer.checkpoints import Checkpoints, KeepBest, KeepState, Progress, number, steps_taken
 from trainer.config import TrainingConfig
 from trainer.finite import NonFiniteLossError
 from trainer.model import DeepFM
@@ -283,7 +283,7 @@ def train(
         while progress.epoch < config.max_epochs and not best.is_over():
             data = train_data
             if config.max_steps:
-                left = config.max_steps - (int(number(model.optimizer.iterations)) - first_step)
+                left = config.max_steps - (steps_taken(model) - first_step)
                 if not left and not progress.batch:
                     _LOGGER.info("ended after %d steps, which is training.max_steps", config.max_steps)
                     break
@@ -304,7 +304,7 @@ def _fit_epoch(
     kept_in: str | None,
 ) -> None:
     """Trains for one epoch, or the rest of one: Keras takes the first one's number of batches for all."""
-    first = int(number(model.optimizer.iterations)) - progress.batch
+    first = steps_taken(model) - progress.batch
     try:
         with warnings.catch_warnings():
             # Of a data set that does not know its length Keras thinks that it has ended too early.
@@ -317,7 +317,7 @@ def _fit_epoch(
             raise
         has_kept = kept_in and any(pathlib.Path(kept_in).glob("*"))
         kept = f". The last good checkpoint is kept in {kept_in}" if has_kept else ""
-        batch = int(number(model.optimizer.iterations)) - first + 1
+        batch = steps_taken(model) - first + 1
         raise NonFiniteLossError(
             f"the loss is not finite in epoch {progress.epoch + 1}, batch {batch}: {model.offender}{kept}"
         ) from None
