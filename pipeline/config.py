@@ -379,13 +379,14 @@ def _describe(problem: pydantic_core.ErrorDetails) -> str:
         return f"unknown key {path}: {_suggestion(path)}"
     expected = _EXPECTED.get(problem["type"])
     if expected is None:
-        return f"{path or 'config'}: {problem['msg']}"
+        return f"{path or 'config'}: {problem['msg'].removeprefix('Value error, ')}"
     return f"{path} must be {expected.format(**problem.get('ctx', {}))}, not {_show(problem['input'])}"
 
 
 def _suggestion(path: str) -> str:
     """Returns what to write instead of an unknown key: the known key that is most like it, wherever that is."""
-    known = list(_keys(dataclasses.asdict(PipelineConfig())))
+    tree = dataclasses.asdict(PipelineConfig())
+    known = [*_keys(tree), *_keys(tree["training"], "training.when_warm.")]
     if path in known:
         return f"write {path.replace('.', ': {', 1)}: ...}}, one level for each dot"
     group = path.rpartition(".")[0]

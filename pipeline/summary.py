@@ -17,12 +17,14 @@ from tfx.types import artifact_utils
 from components.drift_gate.executor import read_drift
 from components.evaluation.results import Evaluation, Figure, read_evaluation
 from components.evaluation_report.collisions import describe, find_collisions, read_statistics
+from components.evaluation_report.executor import read_training
 from components.evaluation_report.files import PAGE
 from components.serving_check.executor import read_report
 from pipeline.config import PipelineConfig
 from pipeline.node import NodeResult
 from pipeline.tuning import read_tuned
 from schemas.features import load_spec
+from schemas.training_log import TrainingLog
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ def make_summary(
             for movement in read_drift(_output(results, "DriftGate", "drift").uri)
         ],
         "tuned": tuned,
+        "training": _describe_training(read_training(_output(results, "Trainer", "model"))),
         **_describe_evaluation(evaluation),
         "serving_check": read_report(_output(results, "ServingCheck", "blessing").uri),
         "baseline": baseline[0].uri if baseline else None,
@@ -83,6 +86,13 @@ def make_summary(
         "not_pushed_because": pushed.get_string_custom_property("not_pushed_because") or None,
         "seconds": {node: round(taken, 3) for node, taken in seconds.items()},
     }
+
+
+def _describe_training(log: TrainingLog | None) -> dict[str, Any] | None:
+    """Returns how a training began, and which of its epochs was kept."""
+    if log is None:
+        return None
+    return {"start": log.start or None, "epochs": len(log.epochs), "best_epoch": log.best_epoch}
 
 
 def _report(results: Mapping[str, NodeResult]) -> str | None:

@@ -274,6 +274,7 @@ def show_summary(summary: dict[str, Any], log: pathlib.Path, console: Console) -
         ("collisions", _collisions(summary["collisions"])),
         ("drift", _drift(summary["drift"])),
         *((("tuned", _tuned(summary["tuned"])),) if summary["tuned"] else ()),
+        *((("training", _training(summary["training"])),) if summary["training"] else ()),
         ("AUC", _decimal(metrics.get("auc"))),
         ("log loss", _decimal(metrics.get("log_loss"))),
         ("calibration", _decimal(metrics.get("calibration"))),
@@ -347,6 +348,12 @@ def _tuned(tuned: dict[str, Any]) -> str:
     values = ", ".join(f"{name} {value}" for name, value in tuned["values"].items())
     figures = f"validation {name} {tuned['config']:.4f} -> {tuned['best']:.4f}"
     return f"{figures} in {tuned['trials']} trials: {values}"
+
+
+def _training(training: dict[str, Any]) -> str:
+    """Returns which epoch was kept, and whether the training began warm or cold."""
+    kept = f"epoch {training['best_epoch']} of {training['epochs']} was kept"
+    return f"{kept}; {training['start'].replace(f'{os.getcwd()}/', '')}" if training["start"] else kept
 
 
 def _report(summary: dict[str, Any]) -> str | Text:

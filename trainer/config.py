@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -15,6 +16,19 @@ STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+
+
+def _of_a_warm_training(settings: dict[str, Any]) -> dict[str, Any]:
+    """Checks each of them as `TrainingConfig` does, whose errors say which one is wrong."""
+    for name in _NOT_WHEN_WARM:
+        if name in settings:
+            raise ValueError(f"{name} cannot be another in a warm training: it says whether one is warm")
+    TrainingConfig(**settings)
+    return settings
+
+
+_NOT_WHEN_WARM = ("warm_start", "warm_start_from", "when_warm")
+WarmSettings = Annotated[dict[str, Any], pydantic.AfterValidator(_of_a_warm_training)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -111,6 +125,9 @@ class TrainingConfig:
         warm_start_from: Which state that is: `latest`, the one that model ended with; `cold`, that of the last training
             that started cold, which the ones since have handed on: what the window does not reach back to is forgotten;
             `nothing`, for a training that starts cold and that later ones can go on from.
+        when_warm: Which of these settings are other ones in a training that does go on from an earlier state, such as
+            `{max_epochs: 1, learning_rate: 0.0002}`: what a night wants that adds a day to a model is not what a model
+            wants that knows nothing yet.
         negative_sampling_rate: Share of the training split's impressions without a click that an epoch uses. What is
             evaluated and exported is corrected for it: p / (p + (1 - p) / rate).
         checkpoint_steps: Steps after which the training's state is written, so that it can be resumed, or up to 31
@@ -136,6 +153,7 @@ class TrainingConfig:
     shuffle_buffer: Positive = 100_000
     warm_start: bool = False
     warm_start_from: Literal["latest", "cold", "nothing"] = "latest"
+    when_warm: WarmSettings = Field(default_factory=dict)
     negative_sampling_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
     checkpoint_minutes: NonNegative = 10.0
@@ -147,3 +165,11 @@ class TrainingConfig:
             raise ValueError("reduce_on_plateau does not go with warmup_steps or decay_steps: use one or the other")
         if self.warm_start_from != "latest" and not self.warm_start:
             raise ValueError(f"warm_start_from: {self.warm_start_from} means nothing without warm_start: true")
+        if self.when_warm:
+            if not self.warm_start:
+                raise ValueError("when_warm means nothing without warm_start: true")
+            self.of_warm()  # which may find that one does not go with another
+
+    def of_warm(self) -> TrainingConfig:
+        """Returns the settings of a training that goes on from an earlier state."""
+        return dataclasses.replace(self, **self.when_warm, when_warm={})

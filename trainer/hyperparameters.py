@@ -26,6 +26,7 @@ class TunerConfig:
         validation_share: Share of the training split on which trials are compared, and which they do not train on: its
             newest rows. Never the eval split, see `docs/adr/0009`.
         learning_rate: For `training.learning_rate`.
+        table_learning_rate: For `training.table_learning_rate`; where that is null, it is `training.learning_rate`.
         embedding_dim: For `model.embedding_dim`.
         hidden_units: For `model.hidden_units`.
         dropout: For `model.dropout`.
@@ -40,6 +41,7 @@ class TunerConfig:
     epochs: Positive | None = None
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     learning_rate: tuple[Annotated[float, Field(gt=0)], ...] = (0.0003, 0.001, 0.003)
+    table_learning_rate: tuple[Annotated[float, Field(gt=0)], ...] = ()
     embedding_dim: tuple[Positive, ...] = (4, 8, 16, 32)
     hidden_units: tuple[tuple[Positive, ...], ...] = ((64, 32), (128, 64), (256, 128))
     dropout: tuple[Rate, ...] = (0.0, 0.2)
@@ -60,6 +62,7 @@ def find_choices(tuner: TunerConfig, model: ModelConfig, training: TrainingConfi
     KerasTuner has no choices between lists, so `hidden_units` are JSON text.
     """
     own = dataclasses.asdict(model) | dataclasses.asdict(training)
+    own["table_learning_rate"] = training.table_learning_rate or training.learning_rate
     return {
         name: [_to_scalar(value) for value in dict.fromkeys((own[name], *values))]
         for name, values in dataclasses.asdict(tuner).items()

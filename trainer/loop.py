@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import pathlib
 
-import keras
 import tensorflow as tf
 
 from schemas.features import FeatureSpec
@@ -13,7 +12,7 @@ from trainer.cluster import WorkersError
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.input import ALL, Share, ordered_batches, shuffled_batches
 from trainer.model import DeepFM, model_fn
-from trainer.train import train
+from trainer.train import Training, train
 from trainer.workers import ALONE, Workers
 
 
@@ -27,7 +26,7 @@ def fit(
     checkpoints_dir: str | None = None,
     earlier_state: pathlib.Path | None = None,
     workers: Workers = ALONE,
-) -> tuple[DeepFM, keras.callbacks.History]:
+) -> tuple[DeepFM, Training]:
     """Makes a model and trains it; a process that trains alone takes all GPUs, a worker the first.
 
     Args:
@@ -42,7 +41,7 @@ def fit(
         workers: See there.
 
     Returns:
-        The model with the best epoch's weights, and the metrics of each epoch.
+        The model with the best epoch's weights, and what the training came to.
 
     Raises:
         WorkersError: A batch cannot be divided among the workers.
@@ -67,7 +66,7 @@ def fit(
     several = workers is ALONE and len(tf.config.list_logical_devices("GPU")) > 1
     with tf.distribute.MirroredStrategy().scope() if several else contextlib.nullcontext():
         model = model_fn(spec, model_config, training_config.seed)
-        history = train(
+        training = train(
             model,
             train_data,
             eval_data,
@@ -78,4 +77,4 @@ def fit(
             earlier_state,
             workers,
         )
-    return model, history
+    return model, training

@@ -175,10 +175,7 @@ class DeepFM(keras.Model):
 
     def _take_steps(self, iterator: Any) -> dict[str, Any]:
         def step(number: tf.Tensor) -> tuple[tf.Tensor]:
-            data = iterator.get_next()
-            # Where there is none, nothing of a step is done: dropout draws no number.
-            with tf.control_dependencies(tf.nest.flatten(data)):
-                self.train_step(data)
+            self.train_step(iterator.get_next())
             return (number + 1,)
 
         tf.while_loop(lambda number: number < self.steps_per_call, step, [tf.constant(0)], parallel_iterations=1)
@@ -199,6 +196,11 @@ class DeepFM(keras.Model):
 
         A loss that is NaN or infinite is a `NonFiniteLossError` before any weight changes.
         """
+        # After the last batch a step is begun that finds no more data. Nothing of it is done: dropout draws no number.
+        with tf.control_dependencies(tf.nest.flatten(data)):
+            return self._step(data)
+
+    def _step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         variables = self.trainable_variables
         sources = {variable.path: variable.value for variable in variables}

@@ -289,16 +289,10 @@ class RowSparse(keras.optimizers.Optimizer):
                 the table has to be read.
         """
         pairs = [(g, variable) for g, variable in zip(grads, trainable_variables, strict=True) if g is not None]
-        # After the last batch Keras's loop runs a step that finds no more data. What of a step does not wait for the
-        # batch would be done there.
-        last = pairs[-1][0]
-        with tf.control_dependencies([last.values if isinstance(last, tf.IndexedSlices) else last]):
-            gradients = self._workers.gradients([g for g, _ in pairs])
-            pairs = [(g, variable) for g, (_, variable) in zip(gradients, pairs, strict=True)]
-            # The rows of all workers' batches are more than this one has read.
-            self._apply(pairs, read if self._workers is ALONE else None)
-
-    def _apply(self, pairs: Sequence[tuple[Any, keras.Variable]], read: ReadRows | None) -> None:
+        gradients = self._workers.gradients([g for g, _ in pairs])
+        pairs = [(g, variable) for g, (_, variable) in zip(gradients, pairs, strict=True)]
+        if self._workers is not ALONE:
+            read = None  # the rows of all workers' batches are more than this one has read
         step = tf.cast(self.rest.iterations.value + 1, tf.float32)
         learning_rate = self.table_rate * tf.cast(keras.ops.convert_to_tensor(self.rest.learning_rate), tf.float32)
         if self._l2:

@@ -93,8 +93,10 @@ def train_and_export(fn_args: FnArgs, workers: Workers = ALONE) -> None:
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     parsing = transform_output.transformed_feature_spec()
     checkpoints_dir = _checkpoints_dir(fn_args)
-    earlier_state = _earlier_state(fn_args, training_config)
-    model, history = fit(
+    earlier_state, start = _earlier_state(fn_args, training_config)
+    if earlier_state:
+        training_config = training_config.of_warm()
+    model, training = fit(
         spec,
         model_config,
         training_config,
@@ -110,7 +112,7 @@ def train_and_export(fn_args: FnArgs, workers: Workers = ALONE) -> None:
     if training_config.warm_start:
         state = _state_beside(fn_args.serving_model_dir)
         if earlier_state and training_config.warm_start_from == "cold":
-            hand_on(model, earlier_state, state)
+            hand_on(model, earlier_state, training.cold, state)
         else:
             save_state(model, state)
     for table in model.tables:
@@ -118,10 +120,12 @@ def train_and_export(fn_args: FnArgs, workers: Workers = ALONE) -> None:
     card = {
         "model": dataclasses.asdict(model_config),
         "training": dataclasses.asdict(training_config),
-        "epochs": {name: [float(value) for value in values] for name, values in history.history.items()},
+        "epochs": {name: [float(value) for value in values] for name, values in training.history.items()},
     }
     export(model, transform_output, spec, fn_args.serving_model_dir, training_config.negative_sampling_rate, card)
-    log = TrainingLog.from_history(history.history, f"val_{training_config.monitor}")
+    if training.cold:
+        start += f"; cold are {', '.join(training.cold)}"
+    log = TrainingLog.from_history(training.history, f"val_{training_config.monitor}", start)
     pathlib.Path(fn_args.serving_model_dir).with_name(training_log.FILE).write_text(log.to_json(), encoding="utf-8")
     shutil.rmtree(os.path.dirname(checkpoints_dir))
 
@@ -135,21 +139,21 @@ def read_settings(fn_args: FnArgs) -> tuple[FeatureSpec, ModelConfig, TrainingCo
     )
 
 
-def _earlier_state(fn_args: FnArgs, training_config: TrainingConfig) -> pathlib.Path | None:
-    """Returns what the base model's training has left, if there is any and it is wanted."""
+def _earlier_state(fn_args: FnArgs, training_config: TrainingConfig) -> tuple[pathlib.Path | None, str]:
+    """Returns what the base model's training has left, if there is any and it is wanted, and how this one begins."""
     if not training_config.warm_start:
-        return None
+        return None, ""
+    state = _state_beside(fn_args.base_model) if fn_args.base_model else None
+    if state and state.is_dir() and training_config.warm_start_from != "nothing":
+        return state, f"warm start from {fn_args.base_model}"
     if training_config.warm_start_from == "nothing":
-        _LOGGER.info("cold start: training.warm_start_from is nothing")
-        return None
-    if not fn_args.base_model:
-        _LOGGER.info("cold start: there is no earlier blessed model")
-        return None
-    state = _state_beside(fn_args.base_model)
-    if not state.is_dir():
-        _LOGGER.info("cold start: the earlier blessed model was trained without training.warm_start, %s", state)
-        return None
-    return state
+        start = "cold start: training.warm_start_from is nothing"
+    elif not state:
+        start = "cold start: there is no earlier blessed model"
+    else:
+        start = f"cold start: the earlier blessed model was trained without training.warm_start, {fn_args.base_model}"
+    _LOGGER.info("%s", start)
+    return None, start
 
 
 def _state_beside(saved_model: str) -> pathlib.Path:

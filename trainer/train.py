@@ -9,7 +9,7 @@ import pathlib
 import tempfile
 import warnings
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
@@ -212,6 +212,18 @@ def compile_model(model: DeepFM, config: TrainingConfig, first_step: int = 0, wo
         model.steps_per_call = min(STEPS_PER_CALL, config.checkpoint_steps or STEPS_PER_CALL)
 
 
+class Training(NamedTuple):
+    """What a training came to, besides its model.
+
+    Attributes:
+        history: The metrics of each epoch, by their names.
+        cold: What had no counterpart in the state that it went on from, in words; empty where it went on from none.
+    """
+
+    history: dict[str, list[float]]
+    cold: tuple[str, ...]
+
+
 def train(
     model: DeepFM,
     train_data: tf.data.Dataset,
@@ -222,7 +234,7 @@ def train(
     position: tf.Variable | None = None,
     earlier_state: pathlib.Path | None = None,
     workers: Workers = ALONE,
-) -> keras.callbacks.History:
+) -> Training:
     """Trains a model in place; it ends with the weights of the epoch with the best `config.monitor`.
 
     Of several workers only the chief writes anything, and has the best epoch's weights at the end.
@@ -241,15 +253,13 @@ def train(
         earlier_state: What `trainer.warm_start.save_state` wrote of the training that this one goes on from, or None.
         workers: Those that train together, each on its share of the batches.
 
-    Returns:
-        The metrics of each epoch.
-
     Raises:
         WorkersError: The workers go on from different states.
         NonFiniteLossError: The loss is NaN or infinite. The last checkpoint is that of a state before.
     """
     first_step = read_steps(earlier_state) if earlier_state else 0
     compile_model(model, config, first_step, workers)
+    cold: tuple[str, ...] = ()
     if earlier_state:
         cold = warm_start(model, earlier_state)
         _LOGGER.info(
@@ -291,9 +301,7 @@ def train(
             _fit_epoch(model, data, progress, callbacks, checkpoints_dir)
         if workers.is_chief:
             checkpoints.restore_best(progress)
-    history = keras.callbacks.History()
-    history.history = {name: [epoch[name] for epoch in progress.history] for name in progress.history[0]}
-    return history
+    return Training({name: [epoch[name] for epoch in progress.history] for name in progress.history[0]}, cold)
 
 
 def _fit_epoch(

@@ -59,8 +59,8 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
         of_model, of_training = with_hyperparameters(model_config, training_config, values)
         of_training = dataclasses.replace(of_training, max_epochs=config.epochs or of_training.max_epochs)
         with tempfile.TemporaryDirectory(dir=fn_args.working_dir) as logs, released_models():
-            _, history = fit(spec, of_model, of_training, train_chunks, validation_chunks, logs)
-        figures = [value for value in history.history[figure] if math.isfinite(value)]
+            _, training = fit(spec, of_model, of_training, train_chunks, validation_chunks, logs)
+        figures = [value for value in training.history[figure] if math.isfinite(value)]
         return (max if direction == "max" else min)(figures, default=math.nan)
 
     hyperparameters = keras_tuner.HyperParameters()

@@ -14,7 +14,7 @@ import json
 import logging
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -66,11 +66,12 @@ def save_state(model: DeepFM, directory: pathlib.Path) -> None:
     directory.mkdir(parents=True)
     variables = _variables(model)
     np.savez(directory / _VARIABLES, **{path: variable.read() for path, variable in variables.items()})
-    layout = {"steps": int(_kept(model.optimizer.iterations).read()), **_layout(model)}
+    blocks = {path: [dataclasses.asdict(rows) for rows in _blocks(path, model)] for path in variables}
+    layout = {"steps": int(_kept(model.optimizer.iterations).read()), "blocks": blocks}
     (directory / _LAYOUT).write_text(json.dumps(layout), encoding="utf-8")
 
 
-def hand_on(model: DeepFM, earlier: pathlib.Path, directory: pathlib.Path) -> None:
+def hand_on(model: DeepFM, earlier: pathlib.Path, cold: Sequence[str], directory: pathlib.Path) -> None:
     """Writes the state that a model went on from for later trainings to go on from too.
 
     A state in which some of the model's weights had no counterpart is not handed on: they would start cold every time.
@@ -79,23 +80,14 @@ def hand_on(model: DeepFM, earlier: pathlib.Path, directory: pathlib.Path) -> No
     Args:
         model: The model with the optimizer that trained it.
         earlier: What `save_state` wrote, or this function.
+        cold: What had no counterpart there, see `warm_start`.
         directory: Folder to write.
     """
-    layout = json.loads((earlier / _LAYOUT).read_text(encoding="utf-8"))
-    if {"steps": layout["steps"], **_layout(model)} == layout:
-        shutil.copytree(earlier, directory)
-    else:
+    if cold:
         _LOGGER.info("%s is not handed on: the features or the model's settings are other ones now", earlier)
         save_state(model, directory)
-
-
-def _layout(model: DeepFM) -> dict[str, Any]:
-    """Returns each variable's shape, and which of its rows belong to which feature, as JSON has them."""
-    variables = _variables(model)
-    return {
-        "shapes": {path: list(variable.shape) for path, variable in variables.items()},
-        "blocks": {path: [dataclasses.asdict(rows) for rows in _blocks(path, model)] for path in variables},
-    }
+    else:
+        shutil.copytree(earlier, directory)
 
 
 def read_steps(directory: pathlib.Path) -> int:

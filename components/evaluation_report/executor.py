@@ -69,7 +69,7 @@ class Executor(BaseExecutor):
             baseline=baseline[0].uri if baseline else None,
             evaluation=evaluation.uri,
             examples=read_examples(input_dict, exec_properties["features"]),
-            training=_read_training(model),
+            training=read_training(model),
             config=json.loads(exec_properties["config"]),
             versions=find_versions(),
             importance=_find_importance(input_dict, load_spec(exec_properties["features"])),
@@ -128,7 +128,8 @@ def _find_importance(input_dict: dict[str, list[Artifact]], spec: FeatureSpec) -
         return None
 
 
-def _read_training(model: Artifact) -> TrainingLog | None:
+def read_training(model: Artifact) -> TrainingLog | None:
+    """Returns the log of a model's training, None where the Trainer has left none."""
     path = os.path.join(model.uri, training_log.FILE)
     if not fileio.exists(path):
         return None

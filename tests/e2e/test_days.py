@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 
 import pytest
 
@@ -18,7 +19,8 @@ def run_days(ctr, workplace):
         "training.warm_start": "true",
         "training.max_epochs": 1,
         "training.batch_size": 100,
-        "training.learning_rate": 0.005,
+        "training.learning_rate": 0.01,
+        "training.when_warm.learning_rate": 0.005,
         "training.table_learning_rate": "null",  # the same
         "evaluation.max_auc_drop": 0.5,
         "evaluation.max_calibration": 1.2,  # one pass over 1,000 rows
@@ -42,6 +44,11 @@ def test_days_go_on_from_each_other_and_a_repeated_day_is_cached(run_days):
     assert "cold start: there is no earlier blessed model" in logs[0]
     assert "warm start from" in logs[1]
     assert "nothing is cold" in logs[1]
+    before, after = output.split("day 2026-01-03, 2 of 2")
+    assert "  training    epoch 1 of 1 was kept; cold start: there is no earlier blessed model\n" in before
+    assert "  training    epoch 1 of 1 was kept; warm start from runs/days/root/Trainer/model/" in after
+    card = json.loads((pathlib.Path(summary["pushed_model"]) / "assets.extra/model_card.json").read_text())
+    assert card["training"]["learning_rate"] == 0.005
     assert "analyzing 1 data set(s), 0 known" in logs[0]
     assert "analyzing 1 data set(s), 1 known" in logs[1]
     assert summary["blessed"]

@@ -69,9 +69,9 @@ def test_first_run_pushes_a_blessed_model_and_keeps_the_output_contract(first, w
     assert process.returncode == 0, process.stdout + process.stderr
     assert set(summary) == {
         "pipeline", "run_id", "stack", "rows", "quarantined", "quarantine", "examples", "collisions", "drift", "tuned",
-        "metrics", "intervals", "differences", "blessed", "not_blessed_because", "failed_gates", "serving_check",
-        "baseline", "report", "no_report_because", "pushed_model", "not_pushed_because", "seconds", "total_seconds",
-        "peak_rss_mb",
+        "training", "metrics", "intervals", "differences", "blessed", "not_blessed_because", "failed_gates",
+        "serving_check", "baseline", "report", "no_report_because", "pushed_model", "not_pushed_because", "seconds",
+        "total_seconds", "peak_rss_mb",
     }  # fmt: skip
     assert summary["pipeline"] == "movielens"
     assert set(summary["stack"]) == {"python", "tfx", "tensorflow", "keras", "beam"}
@@ -83,6 +83,9 @@ def test_first_run_pushes_a_blessed_model_and_keeps_the_output_contract(first, w
         "ids": 2, "buckets": 16, "colliding_ids": 0, "colliding_impressions": 0, "exact": True,
     }  # fmt: skip
     assert summary["tuned"] is None
+    training = summary["training"]
+    assert training["start"] is None
+    assert 1 <= training["best_epoch"] <= training["epochs"]
     assert {(found["feature"], found["kind"]) for found in summary["drift"]} >= {("item_id", "skew"), ("age", "skew")}
     assert {found["kind"] for found in summary["drift"]} == {"skew"}  # no run before: nothing to have drifted from
     assert set(summary["metrics"]) == {

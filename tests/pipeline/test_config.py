@@ -103,6 +103,26 @@ BAD_OVERRIDES = {
         "log.zzz=1",
         r"^unknown key log\.zzz: known are log\.path, log\.eval_days, log\.train_days, log\.as_of, ",
     ),
+    "typo of a warm training": (
+        "training.when_warm.max_epoch=1",
+        r"^unknown key training\.when_warm\.max_epoch: did you mean training\.when_warm\.max_epochs\?$",
+    ),
+    "bad value for a warm training": (
+        "training={warm_start: true, when_warm: {batch_size: 0}}",
+        r"^training\.when_warm\.batch_size must be greater than 0, not 0$",
+    ),
+    "a warm training that is not": (
+        "training={warm_start: true, when_warm: {warm_start: false}}",
+        r"^training\.when_warm: warm_start cannot be another in a warm training: it says whether one is warm$",
+    ),
+    "a warm training's settings that do not go together": (
+        "training={warm_start: true, reduce_on_plateau: 0.5, when_warm: {warmup_steps: 3}}",
+        r"^training: reduce_on_plateau does not go with warmup_steps or decay_steps: use one or the other$",
+    ),
+    "a warm training without warm starts": (
+        "training.when_warm.max_epochs=1",
+        r"^training: when_warm means nothing without warm_start: true$",
+    ),
     "text for a number": ('training.seed="8"', r'^training\.seed must be a whole number, not "8"$'),
     "true for a number": ("training.seed=true", r"^training\.seed must be a whole number, not true$"),
     "float for a whole number": ("training.seed=8.0", r"^training\.seed must be a whole number, not 8\.0$"),

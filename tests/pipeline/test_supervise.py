@@ -31,6 +31,7 @@ SUMMARY: dict[str, Any] = {
     },
     "drift": [],
     "tuned": None,
+    "training": {"start": None, "epochs": 3, "best_epoch": 2},
     "metrics": {"auc": 0.7231, "auc_pr": 0.7, "log_loss": 0.6101, "calibration": None},
     "blessed": True,
     "not_blessed_because": None,
@@ -156,6 +157,16 @@ def test_the_summary_names_the_fields_of_which_many_ids_collide(config: Pipeline
     ) in output
     _, output = run(config, "finish(collisions={})")
     assert "  collisions  at most 5% of any field's ids share a bucket\n" in output
+
+
+def test_the_summary_says_how_the_training_began(config: PipelineConfig) -> None:
+    _, output = run(config, "finish()")
+    assert "  training    epoch 2 of 3 was kept\n" in output
+    start = "cold start: there is no earlier blessed model"
+    _, output = run(config, f"finish(training={{'start': '{start}', 'epochs': 1, 'best_epoch': 1}})")
+    assert f"  training    epoch 1 of 1 was kept; {start}\n" in output
+    _, output = run(config, "finish(training=None)")
+    assert "  training  " not in output
 
 
 def test_the_summary_says_what_was_tuned(config: PipelineConfig) -> None:

@@ -21,8 +21,18 @@ def test_choices_begin_with_the_settings_own_value_and_have_none_twice():
     assert "embedding_dim" not in choices
 
 
+@pytest.mark.parametrize(("own", "first"), [(None, 0.001), (0.0002, 0.0002)])
+def test_a_tables_step_is_tuned_from_the_one_that_it_has(own, first):
+    training = dataclasses.replace(TRAINING, table_learning_rate=own)
+    choices = find_choices(TunerConfig(table_learning_rate=(0.005,)), MODEL, training)
+    assert choices["table_learning_rate"] == [first, 0.005]
+    _, tuned = with_hyperparameters(MODEL, training, {"table_learning_rate": 0.005})
+    assert tuned == dataclasses.replace(training, table_learning_rate=0.005)
+
+
 def test_every_list_is_for_a_setting_and_has_its_type():
     settings = dataclasses.asdict(MODEL) | dataclasses.asdict(TRAINING)
+    settings["table_learning_rate"] = TRAINING.learning_rate  # null is the same
     lists = {name: values for name, values in vars(TunerConfig()).items() if isinstance(values, tuple)}
     assert set(find_choices(TunerConfig(**{name: (settings[name],) for name in lists}), MODEL, TRAINING)) == set(lists)
     for name, values in lists.items():

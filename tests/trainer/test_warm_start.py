@@ -34,8 +34,7 @@ def _batches(spec, seed=1):
 def _train(spec, folder, config=None, earlier=None, model_config=MODEL, seed=1):
     model = model_fn(spec, model_config, seed)
     config = config or TrainingConfig(max_epochs=3, learning_rate=0.01)
-    history = train(model, _batches(spec), _batches(spec, 2), config, str(folder), earlier_state=earlier).history
-    return model, history
+    return model, train(model, _batches(spec), _batches(spec, 2), config, str(folder), earlier_state=earlier)
 
 
 @pytest.fixture
@@ -155,14 +154,16 @@ def test_a_warm_training_begins_where_the_earlier_one_ended(state, tmp_path, cap
     with caplog.at_level(logging.INFO, logger="trainer"):
         _, warm = _train(SPEC, tmp_path / "warm", once, folder, seed=5)
     _, cold = _train(SPEC, tmp_path / "cold", once, seed=5)
-    assert warm["loss"][0] < cold["loss"][0] - 0.01
+    assert warm.history["loss"][0] < cold.history["loss"][0] - 0.01
     assert f"warm start from {folder}; nothing is cold" in caplog.text
 
 
 def test_a_schedule_counts_from_the_warm_trainings_own_first_step(state, tmp_path):
     _, folder = state
     config = TrainingConfig(max_epochs=1, learning_rate=0.01, warmup_steps=2, decay_steps=10)
-    rates = [_train(SPEC, tmp_path / "logs", config, earlier)[1]["learning_rate"][0] for earlier in (None, folder)]
+    rates = [
+        _train(SPEC, tmp_path / "logs", config, earlier)[1].history["learning_rate"][0] for earlier in (None, folder)
+    ]
     assert rates[0] == pytest.approx(rates[1])
     assert 0 < rates[0] < 0.01
 
@@ -173,8 +174,8 @@ def _files(folder):
 
 def test_a_state_that_fits_is_handed_on_as_it_is(state, tmp_path):
     _, folder = state
-    model, _ = _train(SPEC, tmp_path / "warm", earlier=folder, seed=5)
-    hand_on(model, folder, tmp_path / "handed_on")
+    model, training = _train(SPEC, tmp_path / "warm", earlier=folder, seed=5)
+    hand_on(model, folder, training.cold, tmp_path / "handed_on")
     assert _files(tmp_path / "handed_on") == _files(folder)
 
 
@@ -188,12 +189,19 @@ def test_a_state_that_fits_is_handed_on_as_it_is(state, tmp_path):
 )
 def test_a_state_in_which_something_was_missing_is_not_handed_on(spec, model_config, state, tmp_path, caplog):
     _, folder = state
-    model, _ = _train(spec, tmp_path / "warm", earlier=folder, model_config=model_config)
+    model, training = _train(spec, tmp_path / "warm", earlier=folder, model_config=model_config)
     with caplog.at_level(logging.INFO, logger="trainer"):
-        hand_on(model, folder, tmp_path / "own")
+        hand_on(model, folder, training.cold, tmp_path / "own")
     assert f"{folder} is not handed on: the features or the model's settings are other ones now" in caplog.text
     assert warm_start(_untrained(spec, model_config), tmp_path / "own") == ()
     assert read_steps(tmp_path / "own") > read_steps(folder)
+
+
+def test_a_warm_training_has_settings_of_its_own():
+    when_warm = {"max_epochs": 1, "learning_rate": 1}
+    config = TrainingConfig(max_epochs=7, patience=3, warm_start=True, when_warm=when_warm)
+    assert config.of_warm() == TrainingConfig(max_epochs=1, patience=3, learning_rate=1.0, warm_start=True)
+    assert TrainingConfig(warm_start=True).of_warm() == TrainingConfig(warm_start=True)
 
 
 def test_where_a_warm_start_goes_on_from_needs_a_warm_start():

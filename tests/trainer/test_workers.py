@@ -154,22 +154,25 @@ def _digests(folder, rank):
 
 
 def test_days_may_all_go_on_from_the_last_training_that_started_cold(processes, home, tmp_path):
-    states, logs, before = [], [], None
+    states, trainings, before = [], [], None
     for day, start in enumerate(["cold", "cold", "cold", "latest", "nothing"]):
         folder = tmp_path / str(day)
-        arguments = _arguments(home, folder, max_epochs=1, warm_start_from=start)
+        arguments = _arguments(home, folder, max_epochs=1, warm_start_from=start, when_warm={"max_epochs": 2})
         codes, outputs = _train(processes, folder, arguments | ({"base_model": before} if before else {}))
         assert codes == [0], outputs
-        states.append(_outcome(folder)[1])
-        logs.append(outputs[0])
+        log, state = _outcome(folder)
+        trainings.append(log)
+        states.append(state)
         before = arguments["serving_model_dir"]
     bias = [state["deepfm/bias"] for state in states]
     assert bias[0] == bias[1] == bias[2]
     assert bias[3] not in bias[:3]
     assert bias[4] == bias[0]  # the same training, cold again
-    assert "warm start from" not in logs[0]
-    assert all("nothing is cold" in log for log in logs[1:4])
-    assert "cold start: training.warm_start_from is nothing" in logs[4]
+    assert [len(training["epochs"]) for training in trainings] == [1, 2, 2, 2, 1]
+    assert trainings[0]["start"] == "cold start: there is no earlier blessed model"
+    for day in (1, 2, 3):
+        assert trainings[day]["start"] == f"warm start from {tmp_path / str(day - 1) / 'model'}"
+    assert trainings[4]["start"] == "cold start: training.warm_start_from is nothing"
 
 
 @pytest.mark.parametrize("number", [2, 3])

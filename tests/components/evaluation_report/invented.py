@@ -78,7 +78,7 @@ def context(*, has_baseline=True, config=None):
                 "item_id": Collisions(1_682, 20_000, 0.083, 0.093, True),
             },
         ),
-        training=TrainingLog("val_auc", 6, epochs),
+        training=TrainingLog("val_auc", 6, epochs, "cold start: there is no earlier blessed model"),
         config=config or {"name": "movielens", "training": {"learning_rate": 0.0005}},
         versions={"tfx": "1.16.0", "tensorflow": "2.16.2"},
         importance=Importance(

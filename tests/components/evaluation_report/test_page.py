@@ -107,6 +107,7 @@ def test_what_it_was_trained_on_is_told():
         assert expected in page
     assert '<td class="worse">0.11 ✗</td>' in page  # the drift beyond its bound
     assert "learning_rate: 0.0005" in page
+    assert "the best by AUC on the eval split. Cold start: there is no earlier blessed model.</p>" in page
 
 
 def test_the_fields_stand_in_the_order_of_what_each_metric_loses_without_them(read_data):
