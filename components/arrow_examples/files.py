@@ -69,7 +69,7 @@ def read_batches(path: str, columns: pa.Schema | None, max_rows: int) -> Iterato
     with FileSystems.open(path) as file, pa.ipc.open_stream(file) as batches:
         for batch in batches:
             for start in range(0, batch.num_rows, max_rows):
-                rows = batch.slice(start, max_rows)
+                rows = batch if batch.num_rows <= max_rows else _cut(batch, start, max_rows)
                 chosen = columns or [
                     field
                     for field, column in zip(rows.schema, rows.columns, strict=True)
@@ -77,6 +77,11 @@ def read_batches(path: str, columns: pa.Schema | None, max_rows: int) -> Iterato
                 ]
                 arrays = [rows.column(rows.schema.get_field_index(field.name)) for field in chosen]
                 yield pa.RecordBatch.from_arrays(arrays, schema=pa.schema(chosen))
+
+
+def _cut(batch: pa.RecordBatch, start: int, num_rows: int) -> pa.RecordBatch:
+    """Returns some rows as a batch of their own: of a slice, tfx_bsl makes no ragged tensors."""
+    return pa.ipc.read_record_batch(batch.slice(start, num_rows).serialize(), batch.schema)
 
 
 def has_columns(path: str, columns: pa.Schema | None) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
@@ -14,6 +15,7 @@ from components.arrow_examples.files import ArrowWriter, arrow_file, read_batche
 from components.arrow_examples.tfxio import ArrowExamples, reading_arrow
 from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
 from schemas.tfmd import make_schema
+from transform.preprocessing import pack_ids
 
 SPEC = FeatureSpec(
     "s",
@@ -101,6 +103,24 @@ def test_what_is_read_is_what_tfx_reads(files, tmp_path):
     assert _rows(ours, tmp_path, as_tfx.ArrowSchema()) == expected
     assert _rows(ours.Project(some), tmp_path, as_tfx.Project(some).ArrowSchema()) == expected_of_some
     assert set().union(*expected_of_some) == set(some)
+
+
+@pytest.mark.parametrize("max_rows", [1, 3, 4, 100])
+def test_every_row_becomes_tensors_however_the_rows_are_cut(max_rows, tmp_path):
+    file = str(tmp_path / "rows.arrow")
+    with ArrowWriter(file) as writer:
+        writer.write(pa.RecordBatch.from_pydict(COLUMNS))
+    tfxio = _make(tmp_path)
+    batches = list(read_batches(file, tfxio.ArrowSchema(), max_rows))
+    assert [batch.num_rows for batch in batches] == {1: [1] * 4, 3: [3, 1], 4: [4], 100: [4]}[max_rows]
+    tensors = [tfxio.TensorAdapter().ToBatchTensors(batch) for batch in batches]
+    histories = tf.concat([of_batch["history"] for of_batch in tensors], axis=0)
+    assert histories.to_list() == [[1, 2], [], [3], [4, 5, 6, 7]]
+    packed = tf.concat([pack_ids(of_batch, SPEC) for of_batch in tensors], axis=0)
+    whole = tfxio.TensorAdapter().ToBatchTensors(next(read_batches(file, tfxio.ArrowSchema(), 100)))
+    np.testing.assert_array_equal(packed, pack_ids(whole, SPEC))
+    cities = tf.concat([of_batch["city"] for of_batch in tensors], axis=0)
+    assert cities.numpy().tolist() == [b"Oslo", b"Bergen", b"", b""]
 
 
 def test_without_a_schema_a_batch_has_the_columns_that_have_values(files, tmp_path):
