@@ -18,6 +18,7 @@ from schemas.tfmd import SCHEMA_ASSET, SERVING, features_in
 
 MAX_LINE_BYTES = 16 << 20
 _CHUNK_BYTES = 1 << 18
+_NAMED = 10  # columns, in an error
 _INT64 = range(-(2**63), 2**63)
 _MAX_FLOAT32 = 3.4028234663852886e38
 
@@ -111,8 +112,8 @@ def predict(model: Model, batches: Iterable[Sequence[bytes]], output: TextIO) ->
 
     Args:
         model: The model.
-        batches: Lines to be scored together; each a JSON object. Columns that the model does not know are ignored; null
-            is a missing value.
+        batches: Lines to be scored together; each a JSON object. Columns that the model does not know are ignored where
+            there are others; null is a missing value.
         output: Where to write the answers; those of a batch are there before the next one is asked for.
     """
     scored = failed = 0
@@ -169,7 +170,8 @@ def parse_request(line: bytes, schema: Mapping[str, schema_pb2.Feature]) -> byte
         schema: The columns of a request by their names.
 
     Raises:
-        RequestError: The line is not a JSON object, or a value does not fit its column.
+        RequestError: The line is not a JSON object, has columns but none of the model's, or a value does not fit its
+            column.
     """
     if len(line) > MAX_LINE_BYTES:
         raise RequestError(f"longer than {MAX_LINE_BYTES:,} bytes")
@@ -183,12 +185,18 @@ def parse_request(line: bytes, schema: Mapping[str, schema_pb2.Feature]) -> byte
         raise RequestError(f"not JSON: {error}") from None
     if not isinstance(request, dict):
         raise RequestError(f"not a JSON object but {_show(request)}")
+    if request and request.keys().isdisjoint(schema):
+        raise RequestError(f"it has none of the model's columns, which are {_some(list(schema))}")
     example = tf.train.Example()
     for name, feature in schema.items():
         value = request.get(name)
         if value is not None and value != []:  # TensorFlow takes an empty list for a wrong number of values
             _fill(example.features.feature[name], feature, value if isinstance(value, list) else [value])
     return bytes(example.SerializeToString())
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _fill(target: tf.train.Feature, feature: schema_pb2.Feature, values: list[Any]) -> None:

@@ -90,5 +90,8 @@ def one_line_cause(error: BaseException) -> str:
     if _SQLITE_FULL in str(root):
         return "No space left on device: the metadata store could not be written"
     lines = [line for line in str(root).splitlines() if line.strip()]
+    if lines and lines[0].endswith("Graph execution error:"):  # TensorFlow's; where it was and what it was come after
+        where = ("Detected at node", "<stack traces", "  File", "\t")
+        lines[0] = " ".join([lines[0], *[line for line in lines[1:] if not line.startswith(where)][:1]])
     message = re.sub(r"\s*\[(while running|in) .*\]$", "", lines[0]) if lines else ""
     return message if isinstance(root, ValueError) and message else f"{type(root).__name__}: {message}"

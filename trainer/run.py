@@ -145,13 +145,13 @@ def _earlier_state(fn_args: FnArgs, training_config: TrainingConfig) -> tuple[pa
         return None, ""
     state = _state_beside(fn_args.base_model) if fn_args.base_model else None
     if state and state.is_dir() and training_config.warm_start_from != "nothing":
-        return state, f"warm start from {fn_args.base_model}"
+        return state, f"warm start from {state.parent}"
     if training_config.warm_start_from == "nothing":
         start = "cold start: training.warm_start_from is nothing"
     elif not state:
         start = "cold start: there is no earlier blessed model"
     else:
-        start = f"cold start: the earlier blessed model was trained without training.warm_start, {fn_args.base_model}"
+        start = f"cold start: the earlier blessed model was trained without training.warm_start, {state.parent}"
     _LOGGER.info("%s", start)
     return None, start
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+import tensorflow as tf
 from tfx.orchestration.metadata import sqlite_metadata_connection_config
 from tfx.proto.orchestration import pipeline_pb2
 from tfx.proto.orchestration.local_deployment_config_pb2 import LocalDeploymentConfig
@@ -43,7 +44,22 @@ def _full():
     raise RuntimeError("Error when executing query: database or disk is full query: UPDATE `Execution` SET ...")
 
 
+def _tensorflows():
+    @tf.function
+    def seventh(x):
+        return tf.gather(x, [7])
+
+    try:
+        seventh(tf.constant([1.0, 2.0]))
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(f'the transformation failed: "{error}". Batch: ...') from None
+
+
 CAUSES = {
+    "what TensorFlow says after where it was": (
+        _tensorflows,
+        'the transformation failed: "Graph execution error: indices[0] = 7 is not in [0, 2)',
+    ),
     "a full disk, whoever meets it": (_full, "No space left on device: the metadata store could not be written"),
     "the innermost": (_wrapped, "day=2026-01-01/a.parquet, row 3: label is 7, must be 0 or 1"),
     "without Beam's step": (_beams, "RuntimeError: ValueError: no such column"),

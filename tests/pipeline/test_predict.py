@@ -113,6 +113,7 @@ BAD_REQUESTS = {
     "too many digits": (b'{"item": ' + b"9" * 5000 + b"}", "not JSON: Exceeds the limit"),
     "list": (b"[1]", "not a JSON object but [1]"),
     "null": (b"null", "not a JSON object but null"),
+    "the log's own names": (b'{"reader": 1, "article": 2}', "it has none of the model's columns, which are item, "),
     "text for an int": (b'{"item": "3"}', 'item must be an int64 or a list of them, not "3"'),
     "float for an int": (b'{"item": 3.0}', "item must be an int64 or a list of them, not 3.0"),
     "true for an int": (b'{"item": true}', "item must be an int64 or a list of them, not true"),
