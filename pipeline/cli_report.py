@@ -100,10 +100,13 @@ def _print(figures: Mapping[str, Any], page: pathlib.Path, console: Console) -> 
             console.print(Text(f"  {' '.join(gate['sentence'].split())}", "yellow"), soft_wrap=True)
     overall = figures["slices"][0]
     columns = ["candidate", *(["baseline", "difference"] if figures["baseline"] else [])]
-    table = Table("", *columns, box=None, header_style="dim", pad_edge=False)
+    table = Table("", box=None, header_style="dim", pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right")
     for name in overall["candidate"]:
         table.add_row(find_metric(name).label, *(_show((overall[column] or {}).get(name)) for column in columns))
     console.print(table)
+    console.print(Text("± half of the 95% interval", "dim"))
     console.print(Text(os.path.relpath(page)), soft_wrap=True)
 
 
@@ -112,7 +115,8 @@ def _show(figure: Mapping[str, Any] | None) -> str:
         return "-"
     if figure["low"] is None:
         return f"{figure['value']:.4f}"
-    return f"{figure['value']:.4f} ({figure['low']:.4f} to {figure['high']:.4f})"
+    # TFMA's intervals are as wide to both sides.
+    return f"{figure['value']:.4f} ±{(figure['high'] - figure['low']) / 2:.4f}"
 
 
 def _write(path: pathlib.Path, text: str) -> None:

@@ -133,7 +133,7 @@ def test_ctr_report_shows_the_newest_and_writes_its_page(runs, ctr, tmp_path):
     result = ctr("--out", str(tmp_path / "out/page.html"))
     assert result.exit_code == 0, result.output
     assert "blessed" in result.output
-    assert "0.7100" in result.output
+    assert "0.7100 ±0.0100\n" in result.output
     assert (tmp_path / "out/page.html").read_text() == "<p>0.71</p>"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["page.html"]
 
