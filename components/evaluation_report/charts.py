@@ -90,9 +90,23 @@ def of_models(rows: Rows) -> Spec:
     return {"field": "model", "type": "nominal", "scale": MODELS, **({} if several else {"legend": None})}
 
 
-def lines(x: Spec, y: Spec, color: Spec, tips: list[Spec], *, order: str = "", step: bool = False) -> list[Spec]:
-    """Returns the layers of lines, with a point and its tooltip where the pointer is on them."""
+def lines(
+    x: Spec, y: Spec, color: Spec, tips: list[Spec], *, order: str = "", step: bool = False, dots: bool = False
+) -> list[Spec]:
+    """Returns the layers of lines, with a point and its tooltip where the pointer is on them.
+
+    Args:
+        x: The encoding of the horizontal axis.
+        y: That of the vertical axis.
+        color: That of what tells the lines apart.
+        tips: The tooltips.
+        order: The field by whose order points are joined; else by `x`.
+        step: Whether a line goes on at a point's height up to the next one.
+        dots: Whether each point is seen, for lines that may have only one.
+    """
     mark: Spec = {"type": "line", "strokeWidth": 2, **({"interpolate": "step-after"} if step else {})}
+    if dots:
+        mark["point"] = {"filled": True, "size": 40}
     encoding = {"x": x, "y": y, "color": color}
     return [
         {"mark": mark, "encoding": encoding | ({"order": {"field": order, "type": "quantitative"}} if order else {})},

@@ -44,7 +44,8 @@ def _epochs(training: Mapping[str, Any], figures: Mapping[str, str], title: str)
         "mark": {"type": "rule", "stroke": "var(--muted)", "strokeDash": [4, 4]},
         "encoding": {"x": {"field": "epoch", "type": "quantitative"}},
     }
-    return charts.chart([best, *charts.lines(x, quantitative("value", title), color, tips)], rows, height=200)
+    lines = charts.lines(x, quantitative("value", title), color, tips, dots=True)
+    return charts.chart([best, *lines], rows, height=200)
 
 
 def history_charts(runs: Sequence[Mapping[str, Any]]) -> dict[str, Spec]:

@@ -172,6 +172,18 @@ def test_a_first_model_and_a_thousand_slices_render(browser, tmp_path):
     assert len(_column(many, 1)) == 25
 
 
+def test_a_single_epoch_is_seen(browser, tmp_path):
+    report = json.loads(make_report(invented.evaluation(3), invented.context()).to_json())
+    report["training"] |= {"epochs": report["training"]["epochs"][:1], "best_epoch": 1}
+    file = tmp_path / "once.html"
+    file.write_text(render(report), encoding="utf-8")
+    page = browser.open(file)
+    assert "1 epoch; epoch 1 was kept" in page.evaluate("document.querySelector('#training p').textContent")
+    for chart, number in {"loss": 2, "auc": 1, "terms": 3}.items():
+        points = f"[...document.querySelectorAll('[data-chart={chart}] .mark-symbol.role-mark path')]"
+        assert page.evaluate(f"{points}.filter((point) => point.getAttribute('opacity') !== '0').length") == number
+
+
 def test_the_history_renders(browser, tmp_path, screenshots):
     runs = [
         {"made_at": f"2026-11-0{day}T10:00:00+00:00", "run_id": f"run {day}", "state": state, "failures": [],
