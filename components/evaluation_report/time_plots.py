@@ -44,7 +44,7 @@ def _epochs(training: Mapping[str, Any], figures: Mapping[str, str], title: str)
         "mark": {"type": "rule", "stroke": "var(--muted)", "strokeDash": [4, 4]},
         "encoding": {"x": {"field": "epoch", "type": "quantitative"}},
     }
-    lines = charts.lines(x, quantitative("value", title), color, tips, dots=True)
+    lines = charts.lines(x, quantitative("value", title, ".4~g"), color, tips, dots=True)
     return charts.chart([best, *lines], rows, height=200)
 
 

@@ -182,6 +182,10 @@ def test_a_single_epoch_is_seen(browser, tmp_path):
     for chart, number in {"loss": 2, "auc": 1, "terms": 3}.items():
         points = f"[...document.querySelectorAll('[data-chart={chart}] .mark-symbol.role-mark path')]"
         assert page.evaluate(f"{points}.filter((point) => point.getAttribute('opacity') !== '0').length") == number
+    labels = page.evaluate(
+        "[...document.querySelectorAll('[data-chart=auc] .role-axis-label text')].map((x) => x.textContent)"
+    )
+    assert "0.66" in labels
 
 
 def test_the_history_renders(browser, tmp_path, screenshots):
