@@ -22,7 +22,7 @@ from components.impression_log_example_gen.columns import TimestampUnit
 from pipeline.beam import BeamConfig
 from pipeline.kubeflow_config import KubeflowConfig
 from schemas.features import FeatureSpec, NumericFeature
-from trainer.config import STRICT, ModelConfig, NonNegative, Positive, TrainingConfig
+from trainer.config import NOT_WHEN_WARM, STRICT, ModelConfig, NonNegative, Positive, TrainingConfig
 from trainer.hyperparameters import TunerConfig
 
 CONFIGS = pathlib.Path(__file__).parent / "configs"
@@ -386,7 +386,8 @@ def _describe(problem: pydantic_core.ErrorDetails) -> str:
 def _suggestion(path: str) -> str:
     """Returns what to write instead of an unknown key: the known key that is most like it, wherever that is."""
     tree = dataclasses.asdict(PipelineConfig())
-    known = [*_keys(tree), *_keys(tree["training"], "training.when_warm.")]
+    warm = {name: value for name, value in tree["training"].items() if name not in NOT_WHEN_WARM}
+    known = [*_keys(tree), *_keys(warm, "training.when_warm.")]
     if path in known:
         return f"write {path.replace('.', ': {', 1)}: ...}}, one level for each dot"
     group = path.rpartition(".")[0]

@@ -14,6 +14,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
+from schemas.errors import one_line
 from schemas.tfmd import SCHEMA_ASSET, SERVING, features_in
 
 MAX_LINE_BYTES = 16 << 20
@@ -255,5 +256,4 @@ def _show(value: Any) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return one_line(str(error)) or type(error).__name__

@@ -14,6 +14,7 @@ from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline.node import OPTIONAL_NODES, NodeResult, clear_away, launch_node
+from schemas.errors import one_line
 
 _SQLITE_FULL = "database or disk is full"  # what SQLite says where a file says ENOSPC
 
@@ -89,9 +90,5 @@ def one_line_cause(error: BaseException) -> str:
         root = root.__cause__
     if _SQLITE_FULL in str(root):
         return "No space left on device: the metadata store could not be written"
-    lines = [line for line in str(root).splitlines() if line.strip()]
-    if lines and lines[0].endswith("Graph execution error:"):  # TensorFlow's; where it was and what it was come after
-        where = ("Detected at node", "<stack traces", "  File", "\t")
-        lines[0] = " ".join([lines[0], *[line for line in lines[1:] if not line.startswith(where)][:1]])
-    message = re.sub(r"\s*\[(while running|in) .*\]$", "", lines[0]) if lines else ""
+    message = re.sub(r"\s*\[(while running|in) .*\]$", "", one_line(str(root)))
     return message if isinstance(root, ValueError) and message else f"{type(root).__name__}: {message}"

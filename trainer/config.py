@@ -20,14 +20,18 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 def _of_a_warm_training(settings: dict[str, Any]) -> dict[str, Any]:
     """Checks each of them as `TrainingConfig` does, whose errors say which one is wrong."""
-    for name in _NOT_WHEN_WARM:
+    for name in NOT_WHEN_WARM:
         if name in settings:
-            raise ValueError(f"{name} cannot be another in a warm training: it says whether one is warm")
+            raise ValueError(f"{name} cannot be another in a warm training")
     TrainingConfig(**settings)
     return settings
 
 
-_NOT_WHEN_WARM = ("warm_start", "warm_start_from", "when_warm")
+# What says whether a training is warm, what the state is a part of, and what is needed before that is known.
+NOT_WHEN_WARM = (
+    *("warm_start", "warm_start_from", "when_warm"),
+    *("optimizer", "table_optimizer", "negative_sampling_rate", "workers_minutes"),
+)
 WarmSettings = Annotated[dict[str, Any], pydantic.AfterValidator(_of_a_warm_training)]
 
 
@@ -167,8 +171,15 @@ class TrainingConfig:
             raise ValueError(f"warm_start_from: {self.warm_start_from} means nothing without warm_start: true")
         if self.when_warm:
             if not self.warm_start:
-                raise ValueError("when_warm means nothing without warm_start: true")
-            self.of_warm()  # which may find that one does not go with another
+                raise ValueError(
+                    "when_warm means nothing without warm_start: true; for one training that starts cold, set "
+                    "warm_start_from: nothing instead"
+                )
+            try:
+                self.of_warm()
+            except pydantic.ValidationError as error:  # one does not go with another
+                told = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(f"with when_warm: {told}") from None
 
     def of_warm(self) -> TrainingConfig:
         """Returns the settings of a training that goes on from an earlier state."""

@@ -48,8 +48,8 @@ def fit(
     """
     if training_config.batch_size % workers.number:
         raise WorkersError(
-            f"training.batch_size is {training_config.batch_size}, which {workers.number} workers cannot divide: give "
-            "a multiple of their number"
+            f"batch_size is {training_config.batch_size}, which {workers.number} workers cannot divide: give training, "
+            "or its when_warm in a warm one, a multiple of their number"
         )
     share = ALL if workers is ALONE else Share(workers.rank, workers.number)
     position = tf.Variable([0, 0], dtype=tf.int64)

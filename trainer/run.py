@@ -50,10 +50,10 @@ def run_fn(fn_args: FnArgs) -> None:
     Args:
         fn_args: `custom_config` has `features` (the spec's path), `model` and `training` (the fields of `ModelConfig`
             and `TrainingConfig`) and `checkpoints`, a folder that outlives a run that is killed. `hyperparameters`,
-            where there are any, have the Tuner's choice, which goes before `custom_config`'s. `base_model`, where there
-            is one, is what a `warm_start` goes on from. The SavedModel goes to `serving_model_dir`, the
-            figures of the epochs and what a later training can go on from beside it, TensorBoard's logs to
-            `model_run_dir`.
+            where there are any, have the Tuner's choice, which goes before `custom_config`'s, but for `when_warm`.
+            `base_model`, where there is one, is what a `warm_start` goes on from. The SavedModel goes to
+            `serving_model_dir`, the figures of the epochs and what a later training can go on from beside it,
+            TensorBoard's logs to `model_run_dir`.
 
     Raises:
         WorkersError: The workers of `TF_CONFIG` cannot train together.
@@ -94,6 +94,7 @@ def train_and_export(fn_args: FnArgs, workers: Workers = ALONE) -> None:
     parsing = transform_output.transformed_feature_spec()
     checkpoints_dir = _checkpoints_dir(fn_args)
     earlier_state, start = _earlier_state(fn_args, training_config)
+    workers.agree(start or "a training that is to start cold")
     if earlier_state:
         training_config = training_config.of_warm()
     model, training = fit(

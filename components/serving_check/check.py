@@ -380,8 +380,7 @@ def run(job: dict[str, Any], write: Callable[[list[dict[str, Any]]], None]) -> N
         except CheckError as error:
             ok, text = False, str(error)
         except Exception as error:
-            lines = str(error).strip().splitlines()
-            ok, text = False, f"{type(error).__name__}: {lines[0] if lines else ''}"
+            ok, text = False, f"{type(error).__name__}: {error}"
         report[-1] = {"check": name, "ok": ok, "text": text, "seconds": round(time.monotonic() - start, 3)}
         write(report)
         return ok

@@ -27,6 +27,7 @@ from tfx.utils import io_utils, path_utils
 
 from components.serving_check.docker import check_in_docker
 from components.serving_check.evaluator import evaluator_predictions
+from schemas.errors import one_line
 
 REPORT = "serving_check.json"
 
@@ -191,6 +192,7 @@ def run_check(
         end = _run_isolated(home, settings["timeout_seconds"])
         report_file = home / "report.json"
         report: list[Check] = json.loads(report_file.read_text(encoding="utf-8")) if report_file.is_file() else []
+    report = [check | {"text": one_line(check["text"])} for check in report]
     if end or not report:
         report = report or [_failed("start", "")]
         report[-1] |= {"ok": False, "text": end or "the process wrote no report"}
@@ -255,5 +257,4 @@ def _failed(name: str, text: str) -> Check:
 
 
 def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    return f"{type(error).__name__}: {one_line(str(error))}"

@@ -107,21 +107,29 @@ BAD_OVERRIDES = {
         "training.when_warm.max_epoch=1",
         r"^unknown key training\.when_warm\.max_epoch: did you mean training\.when_warm\.max_epochs\?$",
     ),
+    "typo of what a warm training cannot have": (
+        "training.when_warm.warm_strt=true",
+        r"^unknown key training\.when_warm\.warm_strt: did you mean training\.warm_start\?$",
+    ),
+    "what the state is a part of": (
+        "training={warm_start: true, when_warm: {table_optimizer: adagrad}}",
+        r"^training\.when_warm: table_optimizer cannot be another in a warm training$",
+    ),
     "bad value for a warm training": (
         "training={warm_start: true, when_warm: {batch_size: 0}}",
         r"^training\.when_warm\.batch_size must be greater than 0, not 0$",
     ),
     "a warm training that is not": (
         "training={warm_start: true, when_warm: {warm_start: false}}",
-        r"^training\.when_warm: warm_start cannot be another in a warm training: it says whether one is warm$",
+        r"^training\.when_warm: warm_start cannot be another in a warm training$",
     ),
     "a warm training's settings that do not go together": (
         "training={warm_start: true, reduce_on_plateau: 0.5, when_warm: {warmup_steps: 3}}",
-        r"^training: reduce_on_plateau does not go with warmup_steps or decay_steps: use one or the other$",
+        r"^training: with when_warm: reduce_on_plateau does not go with warmup_steps or decay_steps: use one or",
     ),
     "a warm training without warm starts": (
         "training.when_warm.max_epochs=1",
-        r"^training: when_warm means nothing without warm_start: true$",
+        r"^training: when_warm means nothing without warm_start: true; for one training that starts cold, set warm",
     ),
     "text for a number": ('training.seed="8"', r'^training\.seed must be a whole number, not "8"$'),
     "true for a number": ("training.seed=true", r"^training\.seed must be a whole number, not true$"),

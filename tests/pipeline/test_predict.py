@@ -133,7 +133,10 @@ BAD_REQUESTS = {
     "number for text": (b'{"words": 1}', "words must be text or a list of them, not 1"),
     "half a surrogate pair": (rb'{"words": "\ud800"}', r'words must be text or a list of them, not "\ud800"'),
     "two values where one can be": (b'{"item": [1, 2]}', "item has 2 values, at most 1 can be"),
-    "rejected by the model": (b'{"words": "reject"}', "the model rejects it: "),
+    "rejected by the model": (
+        b'{"words": "reject"}',
+        "the model rejects it: Graph execution error: assertion failed: [rejected]",
+    ),
 }
 
 

@@ -175,6 +175,19 @@ def test_days_may_all_go_on_from_the_last_training_that_started_cold(processes, 
     assert trainings[4]["start"] == "cold start: training.warm_start_from is nothing"
 
 
+def test_workers_of_which_one_does_not_see_the_earlier_state_do_not_train(processes, home, tmp_path):
+    before = _arguments(home, tmp_path / "before", max_epochs=1)
+    codes, logs = _train(processes, tmp_path / "before", before)
+    assert codes == [0], logs
+    warm = _arguments(home, tmp_path / "warm", when_warm={"batch_size": 64})
+    warm["base_model"] = before["serving_model_dir"]
+    codes, logs = _train(processes, tmp_path / "warm", warm, _tf_configs(), worker_1={"is_blind": True})
+    assert codes == [1, 1], logs[0][-3000:] + logs[1][-3000:]
+    for log in logs:
+        assert f"do not all go on from where the chief does, warm start from {tmp_path / 'before'}" in log
+    assert "worker 1 goes on from cold start: the earlier blessed model was trained without" in logs[1]
+
+
 @pytest.mark.parametrize("number", [2, 3])
 @pytest.mark.parametrize("rate", [1.0, 0.5], ids=["all", "a sample of the negatives"])
 def test_the_workers_batches_together_are_those_of_one_worker(home, rate, number):
@@ -345,7 +358,7 @@ def test_a_batch_that_the_workers_cannot_divide_is_refused(home, processes, tmp_
     codes, logs = _train(processes, tmp_path / "x", _arguments(home, tmp_path / "x", batch_size=33), _tf_configs())
     assert codes == [1, 1]
     for log in logs:
-        assert "training.batch_size is 33, which 2 workers cannot divide: give a multiple" in log
+        assert "batch_size is 33, which 2 workers cannot divide: give training, or its when_warm" in log
 
 
 def test_a_worker_that_is_not_there_in_time_is_named(home, processes, tmp_path):

@@ -36,7 +36,7 @@ def train(
         arguments: Of `FnArgs`.
         kill_after: Batches after which the process gets `kill_signal`; 0 for never.
         kill_signal: What that is.
-        is_blind: Whether it sees no checkpoints.
+        is_blind: Whether it sees no checkpoints, and no state of an earlier training.
         exports: Whether the model is exported at the end, which takes its time.
         patience: Seconds between two questions to the others and for each answer; 0 for the project's own.
     """
@@ -48,6 +48,7 @@ def train(
         os.environ["TF_CONFIG"] = tf_config
     if is_blind:
         checkpoints.Checkpoints._steps = lambda self: []
+        run.FOLDER = "not_mounted"
     if not exports:
         run.export = lambda *arguments: None
     if arguments is not None:  # the nodes before the Trainer have used TensorFlow in the chief's process
