@@ -25,6 +25,7 @@ from rich.text import Text
 
 from pipeline.config import PipelineConfig, config_to_json
 from pipeline.environment import training_environment
+from schemas.errors import one_line
 
 CHILD = (sys.executable, "-m", "pipeline.repeat")
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
@@ -306,7 +307,7 @@ def _quarantine(summary: dict[str, Any]) -> str | Text:
 
 def _serving(checks: Sequence[dict[str, Any]]) -> Text:
     """Returns whether the model can be served, and what of it cannot."""
-    failed = [f"{check['check']}: {' '.join(check['text'].split())}" for check in checks if not check["ok"]]
+    failed = [f"{check['check']}: {one_line(check['text'])}" for check in checks if not check["ok"]]
     return Text("; ".join(failed), "yellow") if failed else Text(f"{len(checks)} checks passed", "green")
 
 

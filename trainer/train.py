@@ -253,6 +253,9 @@ def train(
         earlier_state: What `trainer.warm_start.save_state` wrote of the training that this one goes on from, or None.
         workers: Those that train together, each on its share of the batches.
 
+    Returns:
+        The metrics of each epoch, and what started cold.
+
     Raises:
         WorkersError: The workers go on from different states.
         NonFiniteLossError: The loss is NaN or infinite. The last checkpoint is that of a state before.

@@ -192,7 +192,6 @@ def run_check(
         end = _run_isolated(home, settings["timeout_seconds"])
         report_file = home / "report.json"
         report: list[Check] = json.loads(report_file.read_text(encoding="utf-8")) if report_file.is_file() else []
-    report = [check | {"text": one_line(check["text"])} for check in report]
     if end or not report:
         report = report or [_failed("start", "")]
         report[-1] |= {"ok": False, "text": end or "the process wrote no report"}

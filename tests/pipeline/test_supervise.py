@@ -238,6 +238,15 @@ def test_a_model_that_cannot_be_served_is_no_failure(config: PipelineConfig) -> 
     assert "  model       not pushed: it has not passed the serving check\n" in output
 
 
+def test_of_a_served_models_error_the_summary_says_what_it_was(config: PipelineConfig) -> None:
+    text = (
+        "InvalidArgumentError: Graph execution error:\\n\\nDetected at node GatherV2\\nindices[0] = 7 is not in [0, 2)"
+    )
+    _, output = run(config, f"finish(serving_check=[{{'check': 'predict', 'ok': False, 'text': '{text}'}}])")
+    line = "predict: InvalidArgumentError: Graph execution error: indices[0] = 7 is not in [0, 2)"
+    assert f"  serving     {line}\n" in output
+
+
 MOVEMENT = {
     "feature": "item_id", "kind": "drift", "measure": "L-infinity", "value": 0.25, "bound": None, "action": "warn",
     "most_moved": None, "is_beyond": False,
