@@ -1,8 +1,19 @@
 """Package metadata. Exact versions are in requirements/*.lock, one file for each supported stack."""
 
+import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+
+# Operations for the training, see `trainer/kernels.py`. Without a C++ compiler training works too, but slower.
+kernels = Extension(
+    "trainer.row_kernels",
+    ["trainer/row_kernels.cc"],
+    language="c++",
+    extra_compile_args=["-std=c++17", "-O3", "-fopenmp-simd", "-fno-math-errno"],
+    libraries=["dl"],
+    optional=True,
+)
 
 setup(
     name="tfx-deepfm",
@@ -14,6 +25,7 @@ setup(
     python_requires=">=3.10,<3.14",
     # `kubeflow` has no __init__.py, so that it does not shadow the SDK of that name; `ctr kubeflow` finds its files.
     packages=[*find_packages(include=["pipeline*", "components*", "transform*", "trainer*", "schemas*"]), "kubeflow"],
+    ext_modules=[kernels] if sys.platform == "linux" else [],
     package_data={
         "components": ["evaluation_report/templates/*"],
         "pipeline": ["configs/*.yaml"],

@@ -61,12 +61,20 @@ else
   exit 1
 fi
 
-stamp="$stack $python $PWD $(cat "requirements/$stack.lock" setup.py "$0" | sha256sum)"
-[[ -e .venv/.stamp && $(<.venv/.stamp) == "$stamp" ]] && exit
+stamp="$stack $python $PWD $(cat "requirements/$stack.lock" setup.py trainer/row_kernels.cc "$0" | sha256sum)"
+is_new=$([[ -e .venv/.stamp && $(<.venv/.stamp) == "$stamp" ]] || echo yes)
+# What is compiled stands beside its source, which may be a new copy.
+compiled() { compgen -G "trainer/row_kernels.*.so" >/dev/null; }
+[[ -z $is_new ]] && { compiled || ! command -v "${CXX:-c++}" >/dev/null; } && exit
 echo "setup: $stack with $("$python" --version) in .venv" >&2
 uv=$(find_uv "$python")
-rm -rf .venv
-"$uv" venv -q --python "$python" .venv
-"$uv" pip sync -q --require-hashes "requirements/$stack.lock"
+if [[ -n $is_new ]]; then
+  rm -rf .venv
+  "$uv" venv -q --python "$python" .venv
+  "$uv" pip sync -q --require-hashes "requirements/$stack.lock"
+fi
+rm -rf build trainer/row_kernels.*.so # of an earlier compiler, or Python
 "$uv" pip install -q --no-deps --no-build-isolation -e .
+compiled ||
+  echo "setup: no C++ compiler here: training takes slower operations (Debian: apt-get install g++, then: make setup)" >&2
 echo "$stamp" >.venv/.stamp

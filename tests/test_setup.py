@@ -16,6 +16,8 @@ def _machine(folder, glibc):
     """A checkout on a machine that has no Python but the one that makes the complaint, and this glibc."""
     shutil.copytree(ROOT / "requirements", folder / "requirements")
     shutil.copy(ROOT / "setup.py", folder)
+    (folder / "trainer").mkdir()
+    shutil.copy(ROOT / "trainer/row_kernels.cc", folder / "trainer")
     programs = folder / "bin"
     programs.mkdir()
     for name in ("bash", "dirname", "awk", "sort", "head", "printf", "ls", "cat", "sha256sum", "rm"):

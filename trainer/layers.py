@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from schemas.features import IdField
-from trainer.rows import ReadRows, RowTable
+from trainer.rows import Plan, ReadRows, RowTable, plan
 
 
 class EmbeddingTable(RowTable):
@@ -87,6 +87,18 @@ class EmbeddingTable(RowTable):
             ids = tf.where(tf.gather(is_dropped, self._id_of_position, axis=1), self._unseen, ids)
         return (ids + self._offsets) * tf.cast(is_id, tf.int32)
 
+    def plan(self, ids: tf.Tensor, training: bool = False) -> Plan:
+        """Returns what a step will read for a batch; see `call`."""
+        if not self.kernels:
+            return plan(self.rows_of(ids, training))
+        offsets = self._offsets
+        if training and self._dropout_seed is not None:
+            ids, offsets = tf.cast(self.rows_of(ids, training), tf.int64), np.zeros_like(offsets)
+        rows, position = self.kernels.ctr_plan_rows(ids=ids, offsets=offsets)
+        rows.set_shape([None])
+        position.set_shape(ids.shape)
+        return Plan(rows, position)
+
     def fill_unseen(self, is_unseen: tf.Tensor) -> None:
         """Gives rows that training has not read the values of their table's row for unseen ids.
 
@@ -131,6 +143,9 @@ def present_ids(ids: tf.Tensor, fields: Sequence[IdField]) -> tf.Tensor:
         first = np.concatenate([np.arange(field.start, field.start + field.max_length) for field in fields])
         ids = tf.gather(ids, first, axis=1)
     return ids > 0
+
+
+_POOLINGS = {"sum": 0, "mean": 1, "sqrtn": 2}  # as `row_kernels.cc` numbers them
 
 
 class Interactions(NamedTuple):
@@ -215,6 +230,48 @@ def interact(rows: tf.Tensor, is_id: tf.Tensor, fields: Sequence[IdField], over_
         return (linear, total, squares, pooled), gradient
 
     return Interactions(*compute(rows))
+
+
+def interact_read(kernels: Any, read: ReadRows, fields: Sequence[IdField], over_positions: bool) -> Interactions:
+    """Does what `interact` does, from rows that have been read once each, in one operation.
+
+    Args:
+        kernels: See `trainer.kernels.own_kernels`.
+        read: The rows.
+        fields: The id fields, in field order, of one hash each where the FM term is over positions.
+        over_positions: See `interact`.
+    """
+    layout = {
+        "sizes": np.array([field.num_positions for field in fields], np.int32),
+        "hashes": np.array([field.num_hashes for field in fields], np.int32),
+        "poolings": np.array([_POOLINGS.get(field.pooling, 0) for field in fields], np.int32),
+    }
+    shared = {"rows": read.rows, "position": read.position, "over_positions": over_positions, **layout}
+    width = read.values.shape[1]
+    batch = read.position.shape[0]
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
+    def compute(values: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], Callable[..., tf.Tensor]]:
+        sums = kernels.ctr_interact(values=values, **shared)
+        for of, shape in zip(sums, ([1], [width - 1], [1], [len(fields), width - 1]), strict=True):
+            of.set_shape([batch, *shape])
+
+        def gradient(d_linear: tf.Tensor, d_total: tf.Tensor, d_squares: tf.Tensor, d_pooled: tf.Tensor) -> tf.Tensor:
+            d_values = kernels.ctr_interact_gradient(
+                values=values,
+                pooled=sums.pooled,
+                d_linear=d_linear,
+                d_total=d_total,
+                d_squares=d_squares,
+                d_pooled=d_pooled,
+                **shared,
+            )
+            d_values.set_shape([None, width])
+            return d_values
+
+        return tuple(sums), gradient
+
+    return Interactions(*compute(read.values))
 
 
 def pool_runs(fields: Sequence[IdField]) -> tuple[list[list[IdField]], list[int]]:

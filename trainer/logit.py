@@ -1,4 +1,4 @@
-"""A DeepFM's logit: that of `trainer/model.py` from fewer operations, each of which costs a request or a step time.
+"""A DeepFM's logit: that of `trainer/model.py` for inference, from fewer operations: each costs a request time.
 
 All that is linear in the fields' vectors and the numbers is one product with one matrix: the first layer of the deep
 tower, the linear term, and the sum of all vectors, which the FM term needs. All that is added up is one sum:
@@ -8,7 +8,6 @@ the last layer, the linear term, and the squares of Rendle's lemma, `0.5 * (|sum
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ import tensorflow as tf
 
 from schemas.features import IDS, NUMBERS, IdField
 from trainer.layers import pool_runs, present_ids
-from trainer.rows import ReadRows
 
 if TYPE_CHECKING:
     from trainer.model import DeepFM
@@ -52,8 +50,6 @@ def short_logit(
     model: DeepFM,
     features: Mapping[str, tf.Tensor],
     read: Read = as_variable,
-    training: bool = False,
-    rows: ReadRows | None = None,
 ) -> tf.Tensor:
     """Returns the logit.
 
@@ -61,13 +57,11 @@ def short_logit(
         model: A model that `has_short_form`.
         features: `ids` int64 [batch, num_positions] and `numbers` float32 [batch, num_numbers], as Transform emits.
         read: Makes a tensor of a small variable; the embedding table is always read where it is.
-        training: Whether dropout is on.
-        rows: The batch's rows; None where they are to be read.
 
     Returns:
         float32 [batch, 1].
     """
-    inputs = _pooled_rows(model, features[IDS], training, rows) if model.spec.id_fields else []
+    inputs = _pooled_rows(model, features[IDS]) if model.spec.id_fields else []
     inputs += [features[NUMBERS]] if model.spec.numbers else []
     x = tf.concat(inputs, axis=1) if len(inputs) > 1 else inputs[0]  # [batch, num_fields * (1 + dim) + num_numbers]
     first, squares = _first_matrix(model, read)
@@ -77,7 +71,7 @@ def short_logit(
     parts, last = [], []
     bias = read(model.bias) if model.use_linear else None
     if model.deep_tower is not None:
-        hidden = _hidden_layers(model.deep_tower, terms["hidden"], read, training)
+        hidden = _hidden_layers(model.deep_tower, terms["hidden"], read)
         output = model.deep_tower.layers[-1]
         parts, last = [hidden], [read(output.kernel)]
         bias = read(output.bias) if output.use_bias else bias
@@ -95,27 +89,17 @@ def short_logit(
     return logit if bias is None else logit + bias
 
 
-def _pooled_rows(model: DeepFM, ids: tf.Tensor, training: bool, rows: ReadRows | None) -> list[tf.Tensor]:
+def _pooled_rows(model: DeepFM, ids: tf.Tensor) -> list[tf.Tensor]:
     """Returns the fields' linear weights, summed, and factors, pooled: in all [batch, num_fields * (1 + dim)]."""
     fields = model.spec.id_fields
     width = 1 + model.embedding_dim
     runs, sizes = pool_runs(fields)
     is_id = present_ids(ids, fields)
     is_weight = np.eye(1, width, dtype=np.float32)  # of a row
-    source: tf.Tensor
-    rows_of: Callable[[tf.Tensor], tf.Tensor]
-    sum_of: Callable[[tf.Tensor], tf.Tensor]
-
-    def add(part: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(rows_of(part), axis=1)
-
     # The numbers of the rows are divided among the fields, not the rows, which are longer.
-    if any(field.num_hashes > 1 for field in fields):
-        source, rows_of, sum_of = model.embedding_table(ids, training=training, read=rows), tf.identity, add
-    elif rows is None:
-        source, rows_of, sum_of = model.embedding_table.rows_of(ids, training), model.embedding_table.gather, add
-    else:
-        source, rows_of, sum_of = rows.position, functools.partial(tf.gather, rows.values), rows.sum_of
+    has_hashes = any(field.num_hashes > 1 for field in fields)
+    source = model.embedding_table(ids) if has_hashes else model.embedding_table.rows_of(ids)
+    rows_of: Callable[[tf.Tensor], tf.Tensor] = tf.identity if has_hashes else model.embedding_table.gather
     divisors = _divisors(fields, is_id, is_weight)
     pooled = []
     for run, size, part in zip(runs, sizes, tf.split(source, sizes, axis=1), strict=True):
@@ -123,7 +107,7 @@ def _pooled_rows(model: DeepFM, ids: tf.Tensor, training: bool, rows: ReadRows |
         if field.max_length == 1:
             pooled.append(tf.reshape(rows_of(part), [-1, size * width]))
         else:
-            total = sum_of(part)
+            total = tf.reduce_sum(rows_of(part), axis=1)
             if field.name in divisors:
                 total = tf.math.divide_no_nan(total, divisors[field.name])
             pooled.append(total)
@@ -184,7 +168,7 @@ def _first_matrix(model: DeepFM, read: Read) -> tuple[dict[str, tf.Tensor], tf.T
     return first, squares
 
 
-def _hidden_layers(tower: keras.Sequential, product: tf.Tensor, read: Read, training: bool) -> tf.Tensor:
+def _hidden_layers(tower: keras.Sequential, product: tf.Tensor, read: Read) -> tf.Tensor:
     """Returns the outputs of the last hidden layer from the first one's product with its matrix.
 
     A bias is subtracted with the other sign, which is the same to the bit: what is added TensorFlow fuses with product
@@ -195,5 +179,5 @@ def _hidden_layers(tower: keras.Sequential, product: tf.Tensor, read: Read, trai
         if isinstance(layer, keras.layers.Dense):
             x = tf.matmul(x, read(layer.kernel)) - -read(layer.bias)
         else:
-            x = layer(x, training=training)
+            x = layer(x, training=False)
     return x

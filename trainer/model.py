@@ -11,9 +11,17 @@ import tensorflow as tf
 from schemas.features import IDS, NUMBERS, FeatureSpec
 from trainer.config import ModelConfig
 from trainer.finite import NonFiniteLossError, find_offender
-from trainer.layers import EmbeddingTable, TargetAttention, fm_term, interact, present_ids
+from trainer.layers import (
+    EmbeddingTable,
+    Interactions,
+    TargetAttention,
+    fm_term,
+    interact,
+    interact_read,
+    present_ids,
+)
 from trainer.logit import has_short_form, short_logit
-from trainer.rows import Plan, ReadRows, RowTable, plan
+from trainer.rows import Plan, ReadRows, RowTable
 
 # What `DeepFM.plan_batch` adds to a batch's features.
 _ROWS, _POSITION = "rows", "position"
@@ -83,12 +91,14 @@ class DeepFM(keras.Model):
         self._training_tower = self.deep_tower
         if config.use_deep and config.xla:
             self._training_tower = tf.function(self.deep_tower, jit_compile=True, reduce_retracing=True)
-        self._needs_terms = bool(config.embedding_l2) or config.xla  # in training
         self.attention = {
             field.name: TargetAttention(f"attention_{field.name}", config.attention_units, seed)
             for field in self._fields
             if config.use_deep and field.pooling == "target_attention"
         }
+        # Of the rows that a step reads; else it needs each position's.
+        are_summed = not self.over_positions or all(field.num_hashes == 1 for field in self._fields)
+        self._needs_sums_only = are_summed and not self.attention and not config.embedding_l2
 
     def call(
         self, features: Mapping[str, tf.Tensor], training: bool = False, read: ReadRows | None = None
@@ -103,8 +113,8 @@ class DeepFM(keras.Model):
         Returns:
             float32 [batch, 1].
         """
-        if self.built and has_short_form(self) and not (training and self._needs_terms):
-            return short_logit(self, features, training=training, rows=read)
+        if self.built and not training and has_short_form(self):
+            return short_logit(self, features)
         linear, fm, deep = self.terms(features, training, read)
         return linear + fm + deep
 
@@ -116,14 +126,9 @@ class DeepFM(keras.Model):
         linear = fm = deep = total = tf.zeros([batch_size, 1])
         tower_inputs = []
         if self._fields:
-            rows = self.embedding_table(features[IDS], training=training, read=read)  # [batch, num_ids, 1 + dim]
-            if training and self._embedding_l2:
-                self.add_loss(self._embedding_l2 * tf.reduce_sum(tf.square(rows)) / tf.cast(batch_size, rows.dtype))
-            is_id = present_ids(features[IDS], self._fields)
-            sums = interact(rows, is_id, self._fields, self.over_positions)
+            sums = self._interact(features[IDS], training, read)
             linear, total, fm = sums.linear, sums.total, fm_term(sums.total, sums.squares)
-            pooled = self._attend(rows, is_id, sums.pooled) if self.attention else sums.pooled
-            tower_inputs.append(tf.reshape(pooled, [batch_size, pooled.shape[1] * pooled.shape[2]]))
+            tower_inputs.append(tf.reshape(sums.pooled, [batch_size, sums.pooled.shape[1] * sums.pooled.shape[2]]))
         if self._num_numbers:
             numbers = features[NUMBERS]
             if self.use_linear:
@@ -141,10 +146,20 @@ class DeepFM(keras.Model):
         zero = tf.zeros([batch_size, 1])
         return linear + self.bias.value if self.use_linear else zero, fm if self.use_fm else zero, deep
 
+    def _interact(self, ids: tf.Tensor, training: bool, read: ReadRows | None) -> Interactions:
+        if read is not None and self._needs_sums_only and self.embedding_table.kernels:
+            return interact_read(self.embedding_table.kernels, read, self._fields, self.over_positions)
+        rows = self.embedding_table(ids, training=training, read=read)  # [batch, num_ids, 1 + dim]
+        if training and self._embedding_l2:
+            self.add_loss(self._embedding_l2 * tf.reduce_sum(tf.square(rows)) / tf.cast(tf.shape(ids)[0], rows.dtype))
+        is_id = present_ids(ids, self._fields)
+        sums = interact(rows, is_id, self._fields, self.over_positions)
+        return sums._replace(pooled=self._attend(rows, is_id, sums.pooled)) if self.attention else sums
+
     def _plan(self, features: Mapping[str, tf.Tensor]) -> Plan:
         if _ROWS in features:
             return Plan(features[_ROWS], features[_POSITION])
-        return plan(self.embedding_table.rows_of(features[IDS], training=True))
+        return self.embedding_table.plan(features[IDS], training=True)
 
     def plan_batch(self, features: Mapping[str, tf.Tensor], *rest: tf.Tensor) -> tuple[Any, ...]:
         """Finds out which rows a step will read of the table, beside the step before: for a `tf.data` pipeline.
@@ -159,7 +174,7 @@ class DeepFM(keras.Model):
         """
         if not self._fields or self.has_unseen_rows:  # ids are dropped by a draw in the step
             return (dict(features), *rest)
-        planned = plan(self.embedding_table.rows_of(features[IDS]))
+        planned = self.embedding_table.plan(features[IDS])
         return ({**features, _ROWS: planned.rows, _POSITION: planned.position}, *rest)
 
     def make_train_function(self, force: bool = False) -> None:
@@ -184,6 +199,8 @@ class DeepFM(keras.Model):
     def _call(self, take_steps: Callable[[Any], dict[str, Any]], iterator: Any) -> dict[str, Any]:
         """Calls it; where the data end after some steps, Keras learns of it at the next call."""
         before = int(self.optimizer.iterations)
+        for table in self.tables:
+            table.check_memory()
         try:
             return take_steps(iterator)
         except tf.errors.OutOfRangeError:

@@ -14,18 +14,14 @@ from __future__ import annotations
 
 import abc
 import itertools
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from trainer.rows import ReadRows, RowTable
 from trainer.workers import ALONE, Workers
-
-_NUMBERS = itertools.count()  # of this process's rules, which share no variable
 
 
 class RowRule(abc.ABC):
@@ -62,6 +58,27 @@ class RowRule(abc.ABC):
             The new rows and their new slots, of the same shapes.
         """
 
+    @abc.abstractmethod
+    def step_in_place(
+        self,
+        kernels: Any,
+        memory: Mapping[str, tf.Tensor],
+        rows: tf.Tensor,
+        gradient: tf.Tensor,
+        learning_rate: tf.Tensor,
+        step: tf.Tensor,
+    ) -> None:
+        """Does what `step` does where the rows are, and not to row 0.
+
+        Args:
+            kernels: See `trainer.kernels.own_kernels`.
+            memory: The rows with their slots beside them, see `RowTable.memory`.
+            rows: The different rows that a batch read: int32 [num_rows].
+            gradient: See `step`, and so for the others.
+            learning_rate: See there.
+            step: See there.
+        """
+
 
 class Adam(RowRule):
     """Kingma and Ba, "Adam", ICLR 2015, in the form and with the defaults of `keras.optimizers.Adam`.
@@ -79,9 +96,6 @@ class Adam(RowRule):
         self._beta_1 = beta_1
         self._beta_2 = beta_2
         self._epsilon = epsilon
-        self._name = f"adam_of_rows_{next(_NUMBERS)}"
-        # TensorFlow's operation subtracts in float32: its v is 1.3e-5 smaller for beta_2 = 0.999, and its step longer.
-        self._rate = math.sqrt((1 - np.float32(beta_2)) / (1 - beta_2))
 
     def slot_widths(self, width: int) -> list[int]:
         """Both moments."""
@@ -95,41 +109,35 @@ class Adam(RowRule):
         learning_rate: tf.Tensor,
         step: tf.Tensor,
     ) -> list[tf.Tensor]:
-        """See `RowRule.step`; one pass over the rows by TensorFlow's operation, which knows variables only."""
-        variables = [
-            tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=tf.TensorShape(None), shared_name=f"{self._name}/{index}")
-            for index in range(3)
-        ]
-        for variable, of_rows in zip(variables, [values, *slots], strict=True):
-            tf.raw_ops.AssignVariableOp(resource=variable, value=of_rows)
-        rate = learning_rate * self._rate
-        _step_adam(variables, gradient, rate, step, self._beta_1, self._beta_2, self._epsilon)
-        return [tf.raw_ops.ReadVariableOp(resource=variable, dtype=tf.float32) for variable in variables]
+        """See `RowRule.step`."""
+        m, v = slots
+        m += (gradient - m) * (1 - self._beta_1)
+        v += (tf.square(gradient) - v) * (1 - self._beta_2)
+        return [values - self._rate(learning_rate, step) * m / (tf.sqrt(v) + self._epsilon), m, v]
 
+    def step_in_place(
+        self,
+        kernels: Any,
+        memory: Mapping[str, tf.Tensor],
+        rows: tf.Tensor,
+        gradient: tf.Tensor,
+        learning_rate: tf.Tensor,
+        step: tf.Tensor,
+    ) -> None:
+        """See `RowRule.step_in_place`."""
+        kernels.ctr_step_adam(
+            **memory,
+            rows=rows,
+            gradient=gradient,
+            rate=self._rate(learning_rate, step),
+            to_m=1 - self._beta_1,
+            to_v=1 - self._beta_2,
+            epsilon=self._epsilon,
+        )
 
-def _step_adam(
-    handles: Sequence[tf.Tensor],
-    gradient: tf.Tensor,
-    learning_rate: tf.Tensor,
-    step: tf.Tensor,
-    beta_1: float,
-    beta_2: float,
-    epsilon: float,
-) -> None:
-    """Steps variables by TensorFlow's one operation; `handles` are those of the variable and of its two moments."""
-    variable, m, v = handles
-    tf.raw_ops.ResourceApplyAdam(
-        var=variable,
-        m=m,
-        v=v,
-        beta1_power=tf.pow(beta_1, step),
-        beta2_power=tf.pow(beta_2, step),
-        lr=learning_rate,
-        beta1=beta_1,
-        beta2=beta_2,
-        epsilon=epsilon,
-        grad=gradient,
-    )
+    def _rate(self, learning_rate: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """Returns the rate with what corrects the moments for their beginning at 0, float32 []."""
+        return learning_rate * tf.sqrt(1 - tf.pow(self._beta_2, step)) / (1 - tf.pow(self._beta_1, step))
 
 
 class Adagrad(RowRule):
@@ -167,6 +175,21 @@ class Adagrad(RowRule):
         accumulator = slots[0] + self._squares(gradient)
         return [values - learning_rate * gradient / tf.sqrt(accumulator + self._epsilon), accumulator]
 
+    def step_in_place(
+        self,
+        kernels: Any,
+        memory: Mapping[str, tf.Tensor],
+        rows: tf.Tensor,
+        gradient: tf.Tensor,
+        learning_rate: tf.Tensor,
+        step: tf.Tensor,
+    ) -> None:
+        """See `RowRule.step_in_place`."""
+        self._kernel(kernels)(**memory, rows=rows, gradient=gradient, rate=learning_rate, epsilon=self._epsilon)
+
+    def _kernel(self, kernels: Any) -> Any:
+        return kernels.ctr_step_adagrad
+
     def _squares(self, gradient: tf.Tensor) -> tf.Tensor:
         return tf.square(gradient)
 
@@ -184,6 +207,9 @@ class RowwiseAdagrad(Adagrad):
     def _squares(self, gradient: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(tf.square(gradient), axis=1, keepdims=True)
 
+    def _kernel(self, kernels: Any) -> Any:
+        return kernels.ctr_step_rowwise_adagrad
+
 
 ROW_RULES = {"adam": Adam, "adagrad": Adagrad, "rowwise_adagrad": RowwiseAdagrad}
 
@@ -196,9 +222,18 @@ class FusedAdam(keras.optimizers.Adam):
         index = self._get_variable_index(variable)
         step = tf.cast(self.iterations.value + 1, tf.float32)
         own = variable.value if isinstance(variable, keras.Variable) else variable
-        handles = [own.handle, self._momentums[index].value.handle, self._velocities[index].value.handle]
-        rate = tf.cast(learning_rate, tf.float32)
-        _step_adam(handles, gradient, rate, step, self.beta_1, self.beta_2, self.epsilon)
+        tf.raw_ops.ResourceApplyAdam(
+            var=own.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=tf.cast(learning_rate, tf.float32),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
 
 
 class RowSparse(keras.optimizers.Optimizer):
@@ -316,6 +351,10 @@ class RowSparse(keras.optimizers.Optimizer):
     ) -> None:
         """Steps the table, on each device where it is mirrored: with the slices of all replicas together."""
         replica = tf.distribute.get_replica_context()
+        if table.kernels:
+            rows, summed = (read.rows, gradient.values) if read else _sum_slices(gradient)
+            self._rule.step_in_place(table.kernels, table.memory(), rows, summed, learning_rate, step)
+            return
         if replica is None or replica.num_replicas_in_sync == 1:
             self._step_rows(table.table.value, table.shape[1], gradient, learning_rate, step, read)
             return
@@ -340,17 +379,18 @@ class RowSparse(keras.optimizers.Optimizer):
         step: tf.Tensor,
         read: ReadRows | None = None,
     ) -> None:
-        if read:
-            rows, summed, stored = read.rows, gradient.values, read.stored
-        else:
-            rows, position = tf.unique(gradient.indices)
-            summed = tf.math.unsorted_segment_sum(gradient.values, position, tf.shape(rows)[0])
-            stored = tf.gather(table, rows)
-        # Not `tf.split`, which takes twice as long.
-        ends = itertools.accumulate([width, *self._rule.slot_widths(width)], initial=0)
+        rows, summed = (read.rows, gradient.values) if read else _sum_slices(gradient)
+        stored = tf.gather(table, rows) if read is None or read.stored is None else read.stored
+        ends = list(itertools.accumulate([width, *self._rule.slot_widths(width)], initial=0))
         values, *slots = [stored[:, start:end] for start, end in itertools.pairwise(ends)]
         row_0 = tf.gather(table, [0])
         new = self._rule.step(values, summed, slots, learning_rate, step)
-        table.scatter_update(tf.IndexedSlices(tf.concat(new, axis=1), rows))
+        table.scatter_update(tf.IndexedSlices(tf.concat([*new, stored[:, ends[-1] :]], axis=1), rows))
         # Padding has a gradient. To put back one row costs less than to mask it among all.
         table.scatter_update(tf.IndexedSlices(row_0, tf.constant([0])))
+
+
+def _sum_slices(gradient: tf.IndexedSlices) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the different rows of a gradient, int32 [num_rows], and the sum of each one's slices."""
+    rows, position = tf.unique(gradient.indices)
+    return rows, tf.math.unsorted_segment_sum(gradient.values, position, tf.shape(rows)[0])

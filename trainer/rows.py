@@ -14,6 +14,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.kernels import own_kernels
+
+CACHE_LINE = 16  # float32 numbers
+
 
 class ReadRows(NamedTuple):
     """What a step has read of a table: each different row of the batch once.
@@ -22,42 +26,27 @@ class ReadRows(NamedTuple):
         rows: The numbers of the different rows, int32 [num_read].
         position: Where in `rows` the row of each of the batch's positions is, int32 [batch, num_positions].
         values: The rows, float32 [num_read, width].
-        stored: The rows with what is kept for each, float32 [num_read, width + slot_width].
+        stored: The rows with what is kept for each, float32 [num_read, stride]; None where the table has kernels of
+            its own, which step a row where it is.
     """
 
     rows: tf.Tensor
     position: tf.Tensor
     values: tf.Tensor
-    stored: tf.Tensor
+    stored: tf.Tensor | None
 
     def of_positions(self) -> tf.Tensor:
         """Returns each position's row, float32 [batch, num_positions, width]."""
         return tf.gather(self.values, self.position)
 
-    def sum_of(self, position: tf.Tensor) -> tf.Tensor:
-        """Returns sums of rows; the gradient of one goes to all of its rows in one operation.
 
-        Args:
-            position: Some columns of `self.position`, int32 [batch, num_summed].
+def stride_of(width: int) -> int:
+    """Returns how many numbers apart rows of a width stand: whole cache lines, where that is at most a quarter more.
 
-        Returns:
-            float32 [batch, width].
-        """
-
-        @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
-        def add(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-            def gradient(d_sums: tf.Tensor) -> tf.Tensor:
-                example = tf.broadcast_to(tf.range(tf.shape(position)[0])[:, tf.newaxis], tf.shape(position))
-                return tf.raw_ops.SparseSegmentSumGrad(
-                    grad=d_sums,
-                    indices=tf.reshape(position, [-1]),
-                    segment_ids=tf.reshape(example, [-1]),
-                    output_dim0=tf.shape(values)[0],
-                )
-
-            return tf.reduce_sum(tf.gather(values, position), axis=1), gradient
-
-        return add(self.values)
+    A row that begins with a cache line is on fewer of them. Rows of dim 8 with Adam's moments, 27 numbers, take 32.
+    """
+    whole = -(-width // CACHE_LINE) * CACHE_LINE
+    return whole if whole <= 1.25 * width else width
 
 
 class Plan(NamedTuple):
@@ -86,7 +75,9 @@ class RowTable(keras.layers.Layer):
     """A variable of rows that are read by their numbers.
 
     Attributes:
-        table: The variable, float32 [num_rows, width + slot_width]; an optimizer adds the slots, see `add_slots`.
+        table: The variable, float32 [num_rows, stride]: a row, its slots, which an optimizer adds (`add_slots`), and
+            what fills its last cache line up, see `stride_of`.
+        kernels: What `own_kernels` gives on one device; several mirror the table, and have TensorFlow's operations.
 
     Args:
         num_rows: Number of rows.
@@ -100,6 +91,7 @@ class RowTable(keras.layers.Layer):
         self.shape = (num_rows, width)
         self._initializer = initializer
         self.slot_width = 0
+        self.kernels = own_kernels() if tf.distribute.get_strategy().num_replicas_in_sync == 1 else None
 
     def build(self, input_shape: Any = None) -> None:
         """Makes the rows."""
@@ -115,13 +107,38 @@ class RowTable(keras.layers.Layer):
         values = self.values()
 
         def initializer(shape: tuple[int, int], dtype: str) -> tf.Tensor:
-            return tf.concat([values, tf.fill([shape[0], width], tf.cast(initial, dtype))], axis=1) if width else values
+            slots = tf.fill([shape[0], width], tf.cast(initial, dtype))
+            return tf.pad(tf.concat([values, slots], axis=1), [[0, 0], [0, shape[1] - self.shape[1] - width]])
 
         del self.table
         self._tracker.unlock()  # as Keras's own layers do that get variables after they are built
-        self.table = self.add_weight(name="rows", shape=(self.shape[0], self.shape[1] + width), initializer=initializer)
+        stride = stride_of(self.shape[1] + width) if width else self.shape[1]
+        self.table = self.add_weight(name="rows", shape=(self.shape[0], stride), initializer=initializer)
         self._tracker.lock()
         self.slot_width = width
+
+    def memory(self) -> dict[str, tf.Tensor]:
+        """Returns the variable, and its memory itself, for an operation of our own that reads or writes it in place.
+
+        What TensorFlow reads of a variable is its memory, until an operation of TensorFlow's has gone to single rows of
+        the variable: from then on it is a copy, see `check_memory`.
+        """
+        handle = self.table.value.handle
+        return {"table": handle, "stored": tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32)}
+
+    def check_memory(self) -> None:
+        """Makes sure, outside of any graph, that what an operation of our own writes is the variable.
+
+        Raises:
+            RuntimeError: It is a copy.
+        """
+        if self.kernels:
+            both = [self.memory()["stored"] for _ in range(2)]  # at once: a copy may be where one before it was
+            if len({np.asarray(memoryview(stored)).ctypes.data for stored in both}) > 1:
+                raise RuntimeError(
+                    f"{self.name} cannot be trained: an operation other than RowTable.gather has read single rows of "
+                    "its variable, and TensorFlow gives out copies since"
+                )
 
     def values(self) -> tf.Tensor:
         """Returns all rows, float32 [num_rows, width]."""
@@ -129,7 +146,7 @@ class RowTable(keras.layers.Layer):
 
     def slots(self) -> tf.Tensor:
         """Returns what is kept for all rows, float32 [num_rows, slot_width]."""
-        return tf.convert_to_tensor(self.table.value)[:, self.shape[1] :]
+        return tf.convert_to_tensor(self.table.value)[:, self.shape[1] : self.shape[1] + self.slot_width]
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """Returns all rows, float32 [num_rows, width]."""
@@ -138,11 +155,15 @@ class RowTable(keras.layers.Layer):
 
     def assign(self, values: Any) -> None:
         """Sets all rows, float32 [num_rows, width]."""
-        self.table.assign(tf.concat([tf.cast(values, self.table.dtype), self.slots()], axis=1))
+        self._assign(tf.cast(values, self.table.dtype), self.slots())
 
     def assign_slots(self, slots: Any) -> None:
         """Sets what is kept for all rows, float32 [num_rows, slot_width]."""
-        self.table.assign(tf.concat([self.values(), tf.cast(slots, self.table.dtype)], axis=1))
+        self._assign(self.values(), tf.cast(slots, self.table.dtype))
+
+    def _assign(self, values: tf.Tensor, slots: tf.Tensor) -> None:
+        filler = self.table.shape[1] - self.shape[1] - self.slot_width
+        self.table.assign(tf.pad(tf.concat([values, slots], axis=1), [[0, 0], [0, filler]]))
 
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
         """Returns rows by their numbers: [any shape] -> float32 [any shape, width]."""
@@ -150,10 +171,16 @@ class RowTable(keras.layers.Layer):
         return read[..., : self.shape[1]] if self.slot_width else read
 
     def read(self, planned: Plan) -> ReadRows:
-        """Reads rows and their slots for a step, each once."""
+        """Reads rows for a step, each once, and their slots."""
+        if self.kernels:
+            values = self.kernels.ctr_read_rows(**self.memory(), rows=planned.rows, width=self.shape[1])
+            values.set_shape([None, self.shape[1]])
+            return ReadRows(planned.rows, planned.position, values, None)
         read = self._stored(planned.rows)
         return ReadRows(planned.rows, planned.position, read[:, : self.shape[1]], read)
 
     def _stored(self, rows: tf.Tensor) -> tf.Tensor:
-        # Not `tf.gather`, which waits for one row's place in memory after the other.
-        return tf.gather_nd(self.table.value, tf.expand_dims(rows, -1))
+        # Not from the variable while it is trained, see `memory`. Not `tf.gather`, which waits for one row's place in
+        # memory after the other.
+        table = self.memory()["stored"] if self.kernels and self.slot_width else self.table.value
+        return tf.gather_nd(table, tf.expand_dims(rows, -1))

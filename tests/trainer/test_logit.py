@@ -10,7 +10,6 @@ from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
 from trainer.config import ModelConfig
 from trainer.logit import as_constant, has_short_form, short_logit
 from trainer.model import model_fn
-from trainer.rows import plan
 
 SPEC = FeatureSpec(
     "s",
@@ -90,37 +89,6 @@ def test_the_logit_is_the_sum_of_the_models_terms(spec, options):
     assert len(np.unique(logit)) > 4
     np.testing.assert_array_equal(logit, short_logit(model, batch))  # which is what the model computes
     np.testing.assert_array_equal(logit, short_logit(model, batch, as_constant))
-
-
-@pytest.mark.parametrize(("spec", "options"), CONFIGS.values(), ids=CONFIGS.keys())
-def test_the_gradient_from_the_read_rows_is_that_of_the_sum_of_the_terms(spec, options):
-    model, batch = _model(spec, options), _batch(spec)
-    weights = [weight.value for weight in model.trainable_variables if weight.path not in _table_paths(model)]
-    read = None
-    if spec.id_fields:
-        table = model.embedding_table
-        read = table.read(plan(table.rows_of(batch["ids"])))
-        weights.append(read.values)
-    of_example = tf.constant([[1.0], [-2.0], [0.5], [3.0], [-1.0], [2.0]])
-    gradients = []
-    for compute in (
-        lambda: short_logit(model, batch, rows=read),
-        lambda: tf.add_n(model.terms(batch, read=read)),
-    ):
-        with tf.GradientTape() as tape:
-            tape.watch(weights)
-            total = tf.reduce_sum(compute() * of_example)
-        found = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(total, weights)]
-        if read:  # row 0 is never moved, whatever its gradient
-            found[-1] = tf.boolean_mask(found[-1], read.rows > 0)
-        gradients.append(found)
-    for ours, of_terms in zip(*gradients, strict=True):
-        assert np.abs(of_terms).max() > 1e-3
-        np.testing.assert_allclose(ours, of_terms, rtol=1e-4, atol=1e-5)
-
-
-def _table_paths(model):
-    return [table.table.path for table in model.tables]
 
 
 @pytest.mark.parametrize(("spec", "options"), NOT.values(), ids=NOT.keys())

@@ -7,9 +7,19 @@ import tensorflow as tf
 
 from schemas.features import FeatureSpec, IdFeature, IdSequence
 from trainer.config import ModelConfig
+from trainer.kernels import own_kernels
 from trainer.model import model_fn
 from trainer.optimizers import ROW_RULES, Adagrad, Adam, FusedAdam, RowSparse, RowwiseAdagrad
-from trainer.rows import RowTable, plan
+from trainer.rows import RowTable, plan, stride_of
+
+
+@pytest.fixture(autouse=True, params=["own kernels", "TensorFlow's operations"])
+def _kernels(request, monkeypatch):
+    if request.param == "own kernels":
+        assert own_kernels()
+    else:
+        monkeypatch.setattr("trainer.rows.own_kernels", lambda: None)
+
 
 DENSE = {"adam": keras.optimizers.Adam, "adagrad": keras.optimizers.Adagrad}
 EVERY_ROW = [[5, 1, 2, 3, 4, 2, 2, 5], [4, 3, 2, 1, 5], [1, 1, 1, 5, 2, 3, 4]]
@@ -216,6 +226,28 @@ def test_the_fused_adam_is_keras_adam():
     for fused, kerass in zip(*ends, strict=True):
         np.testing.assert_allclose(fused, kerass, rtol=1e-5, atol=5e-6)
     assert np.abs(ends[0][0] - start[0]).min() > 0.01
+
+
+@pytest.mark.parametrize(("width", "stride"), [(27, 32), (51, 51), (62, 64), (33, 33), (10, 10), (16, 16)])
+def test_rows_begin_with_a_cache_line_where_that_is_at_most_a_quarter_more_memory(width, stride):
+    assert stride_of(width) == stride
+
+
+def test_what_fills_a_row_up_is_neither_a_value_nor_a_slot():
+    values = np.random.default_rng(0).normal(size=[4, 9]).astype(np.float32)
+    table = _rows(values)
+    optimizer = _row_sparse(Adam(), table)
+    assert table.table.shape == (4, 32)
+    np.testing.assert_array_equal(table.numpy(), values)
+    assert table.slots().shape == (4, 18)
+    _step(optimizer, table, [1, 2, 2])
+    slots = table.slots().numpy()
+    assert np.all(slots[[1, 2]] != 0)
+    table.assign_slots(slots + 1)
+    table.assign(values + 1)
+    np.testing.assert_array_equal(table.numpy(), values + 1)
+    np.testing.assert_array_equal(table.slots(), slots + 1)
+    np.testing.assert_array_equal(table.table.numpy()[:, 27:], np.zeros([4, 5]))
 
 
 def test_rows_are_served_without_their_slots():
