@@ -76,5 +76,5 @@ fi
 rm -rf build trainer/row_kernels.*.so # of an earlier compiler, or Python
 "$uv" pip install -q --no-deps --no-build-isolation -e .
 compiled ||
-  echo "setup: no C++ compiler here: training takes slower operations (Debian: apt-get install g++, then: make setup)" >&2
+  echo "setup: no C++ compiler here that works: training takes slower operations (Debian: apt-get install g++, then: make setup)" >&2
 echo "$stamp" >.venv/.stamp

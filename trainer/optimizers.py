@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import abc
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -58,26 +58,14 @@ class RowRule(abc.ABC):
             The new rows and their new slots, of the same shapes.
         """
 
-    @abc.abstractmethod
-    def step_in_place(
-        self,
-        kernels: Any,
-        memory: Mapping[str, tf.Tensor],
-        rows: tf.Tensor,
-        gradient: tf.Tensor,
-        learning_rate: tf.Tensor,
-        step: tf.Tensor,
-    ) -> None:
-        """Does what `step` does where the rows are, and not to row 0.
+    def rate(self, learning_rate: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """Returns what the rule takes for the learning rate in a step, float32 []; see `step`."""
+        return learning_rate
 
-        Args:
-            kernels: See `trainer.kernels.own_kernels`.
-            memory: The rows with their slots beside them, see `RowTable.memory`.
-            rows: The different rows that a batch read: int32 [num_rows].
-            gradient: See `step`, and so for the others.
-            learning_rate: See there.
-            step: See there.
-        """
+    @property
+    @abc.abstractmethod
+    def kernel(self) -> tuple[str, dict[str, float]]:
+        """The operation of `row_kernels.cc` that does what `step` does, in place and not to row 0, and its settings."""
 
 
 class Adam(RowRule):
@@ -113,31 +101,17 @@ class Adam(RowRule):
         m, v = slots
         m += (gradient - m) * (1 - self._beta_1)
         v += (tf.square(gradient) - v) * (1 - self._beta_2)
-        return [values - self._rate(learning_rate, step) * m / (tf.sqrt(v) + self._epsilon), m, v]
+        return [values - self.rate(learning_rate, step) * m / (tf.sqrt(v) + self._epsilon), m, v]
 
-    def step_in_place(
-        self,
-        kernels: Any,
-        memory: Mapping[str, tf.Tensor],
-        rows: tf.Tensor,
-        gradient: tf.Tensor,
-        learning_rate: tf.Tensor,
-        step: tf.Tensor,
-    ) -> None:
-        """See `RowRule.step_in_place`."""
-        kernels.ctr_step_adam(
-            **memory,
-            rows=rows,
-            gradient=gradient,
-            rate=self._rate(learning_rate, step),
-            to_m=1 - self._beta_1,
-            to_v=1 - self._beta_2,
-            epsilon=self._epsilon,
-        )
-
-    def _rate(self, learning_rate: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+    def rate(self, learning_rate: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """Returns the rate with what corrects the moments for their beginning at 0, float32 []."""
         return learning_rate * tf.sqrt(1 - tf.pow(self._beta_2, step)) / (1 - tf.pow(self._beta_1, step))
+
+    @property
+    def kernel(self) -> tuple[str, dict[str, float]]:
+        """See `RowRule.kernel`."""
+        settings = {"to_m": 1 - self._beta_1, "to_v": 1 - self._beta_2, "epsilon": self._epsilon}
+        return "ctr_step_adam", settings
 
 
 class Adagrad(RowRule):
@@ -175,20 +149,10 @@ class Adagrad(RowRule):
         accumulator = slots[0] + self._squares(gradient)
         return [values - learning_rate * gradient / tf.sqrt(accumulator + self._epsilon), accumulator]
 
-    def step_in_place(
-        self,
-        kernels: Any,
-        memory: Mapping[str, tf.Tensor],
-        rows: tf.Tensor,
-        gradient: tf.Tensor,
-        learning_rate: tf.Tensor,
-        step: tf.Tensor,
-    ) -> None:
-        """See `RowRule.step_in_place`."""
-        self._kernel(kernels)(**memory, rows=rows, gradient=gradient, rate=learning_rate, epsilon=self._epsilon)
-
-    def _kernel(self, kernels: Any) -> Any:
-        return kernels.ctr_step_adagrad
+    @property
+    def kernel(self) -> tuple[str, dict[str, float]]:
+        """See `RowRule.kernel`."""
+        return "ctr_step_adagrad", {"epsilon": self._epsilon}
 
     def _squares(self, gradient: tf.Tensor) -> tf.Tensor:
         return tf.square(gradient)
@@ -207,8 +171,10 @@ class RowwiseAdagrad(Adagrad):
     def _squares(self, gradient: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(tf.square(gradient), axis=1, keepdims=True)
 
-    def _kernel(self, kernels: Any) -> Any:
-        return kernels.ctr_step_rowwise_adagrad
+    @property
+    def kernel(self) -> tuple[str, dict[str, float]]:
+        """See `RowRule.kernel`."""
+        return "ctr_step_rowwise_adagrad", {"epsilon": self._epsilon}
 
 
 ROW_RULES = {"adam": Adam, "adagrad": Adagrad, "rowwise_adagrad": RowwiseAdagrad}
@@ -353,7 +319,9 @@ class RowSparse(keras.optimizers.Optimizer):
         replica = tf.distribute.get_replica_context()
         if table.kernels:
             rows, summed = (read.rows, gradient.values) if read else _sum_slices(gradient)
-            self._rule.step_in_place(table.kernels, table.memory(), rows, summed, learning_rate, step)
+            name, settings = self._rule.kernel
+            rate = self._rule.rate(learning_rate, step)
+            getattr(table.kernels, name)(**table.memory(), rows=rows, gradient=summed, rate=rate, **settings)
             return
         if replica is None or replica.num_replicas_in_sync == 1:
             self._step_rows(table.table.value, table.shape[1], gradient, learning_rate, step, read)

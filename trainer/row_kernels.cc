@@ -12,14 +12,14 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace {
 
-// ---- TensorFlow's C API: tensorflow/c/{tf_status,tf_tensor,kernels,kernels_experimental,ops}.h ----------------------
+// ---- TensorFlow's C API: tensorflow/c/{tf_status,tf_tensor,kernels,ops}.h -----------------------------------------
 
 struct TF_Status;
 struct TF_Tensor;
@@ -117,7 +117,7 @@ class Call {
     return Tensor(tensor);
   }
   // The memory of the variable that input 0 is, which input 1 has been read of: TensorFlow's read does not copy it, as
-  // long as none of TensorFlow's operations writes single rows of it. Input 0 is for the order of reads and writes only.
+  // long as none of TensorFlow's operations goes to single rows of it. Input 0 is for the order of reads and writes only.
   Tensor table() {
     Tensor tensor = input(1);
     require(ok() && tensor.rank() == 2, "a table is a variable with two axes");
@@ -291,7 +291,24 @@ struct Batch {
   }
 };
 
-// `kDim` is the number of factors, 0 for any that has no loops of its own.
+// Calls `compute` with the number of factors, 0 for any that has no loops of its own, and `over_positions`, as types.
+template <typename F>
+void Specialize(const Interact& interact, int64_t dim, const F& compute) {
+  const auto with = [&](auto known_dim) {
+    if (interact.over_positions) {
+      compute(known_dim, std::true_type());
+    } else {
+      compute(known_dim, std::false_type());
+    }
+  };
+  switch (dim) {
+    case 8: return with(std::integral_constant<int, 8>());
+    case 16: return with(std::integral_constant<int, 16>());
+    case 32: return with(std::integral_constant<int, 32>());
+    default: return with(std::integral_constant<int, 0>());
+  }
+}
+
 template <int kSize>
 struct Numbers : std::array<float, kSize> {
   explicit Numbers(int64_t) {}
@@ -340,14 +357,6 @@ void InteractExamples(const Batch& b, float* linear, float* total, float* square
   }
 }
 
-template <bool over_positions>
-auto InteractOfDim(int64_t dim) {
-  return dim == 8    ? InteractExamples<8, over_positions>
-         : dim == 16 ? InteractExamples<16, over_positions>
-         : dim == 32 ? InteractExamples<32, over_positions>
-                     : InteractExamples<0, over_positions>;
-}
-
 void ComputeInteract(void* kernel, TF_OpKernelContext* context) {
   Call call(context);
   Batch b(call);
@@ -356,9 +365,10 @@ void ComputeInteract(void* kernel, TF_OpKernelContext* context) {
   Tensor squares = call.output(2, TF_FLOAT, {b.batch, 1});
   Tensor pooled = call.output(3, TF_FLOAT, {b.batch, b.num_fields, b.dim});
   if (!call.ok()) return;
-  const bool over_positions = static_cast<Interact*>(kernel)->over_positions;
-  const auto compute = over_positions ? InteractOfDim<true>(b.dim) : InteractOfDim<false>(b.dim);
-  compute(b, linear.data<float>(), total.data<float>(), squares.data<float>(), pooled.data<float>());
+  Specialize(*static_cast<Interact*>(kernel), b.dim, [&](auto dim, auto over_positions) {
+    InteractExamples<decltype(dim)::value, decltype(over_positions)::value>(
+        b, linear.data<float>(), total.data<float>(), squares.data<float>(), pooled.data<float>());
+  });
 }
 
 // What the gradient of `CtrInteract` is made from, and what it is.
@@ -400,14 +410,6 @@ void InteractGradientOfExamples(const Batch& b, const Gradient& gradient) {
   }
 }
 
-template <bool over_positions>
-auto InteractGradientOfDim(int64_t dim) {
-  return dim == 8    ? InteractGradientOfExamples<8, over_positions>
-         : dim == 16 ? InteractGradientOfExamples<16, over_positions>
-         : dim == 32 ? InteractGradientOfExamples<32, over_positions>
-                     : InteractGradientOfExamples<0, over_positions>;
-}
-
 void ComputeInteractGradient(void* kernel, TF_OpKernelContext* context) {
   Call call(context);
   Batch b(call);
@@ -422,10 +424,11 @@ void ComputeInteractGradient(void* kernel, TF_OpKernelContext* context) {
   if (!call.ok()) return;
   float* d_values = output.data<float>();
   std::fill(d_values, d_values + output.size(), 0.0f);
-  const bool over_positions = static_cast<Interact*>(kernel)->over_positions;
-  const auto compute = over_positions ? InteractGradientOfDim<true>(b.dim) : InteractGradientOfDim<false>(b.dim);
-  compute(b, {pooled.data<float>(), d_linear.data<float>(), d_total.data<float>(), d_squares.data<float>(),
-              d_pooled.data<float>(), d_values});
+  const Gradient gradient{pooled.data<float>(),    d_linear.data<float>(), d_total.data<float>(),
+                          d_squares.data<float>(), d_pooled.data<float>(), d_values};
+  Specialize(*static_cast<Interact*>(kernel), b.dim, [&](auto dim, auto over_positions) {
+    InteractGradientOfExamples<decltype(dim)::value, decltype(over_positions)::value>(b, gradient);
+  });
 }
 
 // ---- CtrStepAdam, CtrStepAdagrad, CtrStepRowwiseAdagrad -------------------------------------------------------------
@@ -450,14 +453,19 @@ void* CreateRule(TF_OpKernelConstruction* construction) {
   return rule;
 }
 
+using Parts = std::vector<float*>;
+
 constexpr int64_t kBlock = 32;  // rows that are taken out, computed with, and put back together
 
-// Calls `step(values, slots, gradient, num_rows)` with contiguous copies of blocks of rows: values and gradient
-// [num_rows, width], each slot [num_rows, its width].
+// Calls `step(rule, rate, parts, gradient, num_rows, width)` with contiguous copies of blocks of rows: the parts are the
+// values and each slot, [num_rows, its width], the gradient is [num_rows, width]. A slot's width of 0 is that of a row.
 template <typename Step>
-void StepRows(Call& call, const std::vector<int64_t>& slot_widths, const Step& step) {
-  Tensor table = call.table(), rows = call.input(2), gradient = call.input(3);
+void StepRows(void* kernel, TF_OpKernelContext* context, const std::vector<int64_t>& slot_widths, const Step& step) {
+  Call call(context);
+  Tensor table = call.table(), rows = call.input(2), gradient = call.input(3), rate_input = call.input(4);
   if (!call.ok()) return;
+  const Rule rule = *static_cast<Rule*>(kernel);
+  const float rate = *rate_input.data<float>();
   if (!call.require(gradient.rank() == 2 && gradient.dim(0) == rows.size(), "a gradient for each row is needed")) return;
   const int64_t width = gradient.dim(1), stride = table.dim(1), size = rows.size();
   std::vector<int64_t> widths = {width};
@@ -466,7 +474,7 @@ void StepRows(Call& call, const std::vector<int64_t>& slot_widths, const Step& s
   for (int64_t part : widths) stored_width += part;
   if (!call.require(stored_width <= stride, "the table has other slots") || !AreRows(call, rows, table.dim(0))) return;
   std::vector<float> memory(kBlock * stored_width);
-  std::vector<float*> parts;
+  Parts parts;
   float* part_begin = memory.data();
   for (int64_t part : widths) parts.push_back(part_begin), part_begin += kBlock * part;
   const int32_t* row = rows.data<int32_t>();
@@ -480,7 +488,7 @@ void StepRows(Call& call, const std::vector<int64_t>& slot_widths, const Step& s
         std::memcpy(parts[part] + (i - begin) * widths[part], from, widths[part] * sizeof(float));
       }
     }
-    step(parts, gradient.data<float>() + begin * width, end - begin, width);
+    step(rule, rate, parts, gradient.data<float>() + begin * width, end - begin, width);
     for (int64_t i = begin; i < end; ++i) {
       if (row[i] == 0) continue;
       float* to = stored + row[i] * stride;
@@ -492,12 +500,8 @@ void StepRows(Call& call, const std::vector<int64_t>& slot_widths, const Step& s
 }
 
 void StepAdam(void* kernel, TF_OpKernelContext* context) {
-  Call call(context);
-  const Rule rule = *static_cast<Rule*>(kernel);
-  Tensor rate_input = call.input(4);
-  if (!call.ok()) return;
-  const float rate = *rate_input.data<float>();
-  StepRows(call, {0, 0}, [&](const std::vector<float*>& parts, const float* g, int64_t num_rows, int64_t width) {
+  StepRows(kernel, context, {0, 0}, [](const Rule& rule, float rate, const Parts& parts, const float* g, int64_t num_rows,
+                                       int64_t width) {
     float *__restrict w = parts[0], *__restrict m = parts[1], *__restrict v = parts[2];
     for (int64_t j = 0; j < num_rows * width; ++j) {
       m[j] += (g[j] - m[j]) * rule.to_m;
@@ -508,27 +512,19 @@ void StepAdam(void* kernel, TF_OpKernelContext* context) {
 }
 
 void StepAdagrad(void* kernel, TF_OpKernelContext* context) {
-  Call call(context);
-  const float epsilon = static_cast<Rule*>(kernel)->epsilon;
-  Tensor rate_input = call.input(4);
-  if (!call.ok()) return;
-  const float rate = *rate_input.data<float>();
-  StepRows(call, {0}, [&](const std::vector<float*>& parts, const float* g, int64_t num_rows, int64_t width) {
+  StepRows(kernel, context, {0}, [](const Rule& rule, float rate, const Parts& parts, const float* g, int64_t num_rows,
+                                    int64_t width) {
     float *__restrict w = parts[0], *__restrict a = parts[1];
     for (int64_t j = 0; j < num_rows * width; ++j) {
       a[j] += g[j] * g[j];
-      w[j] -= rate * g[j] / std::sqrt(a[j] + epsilon);
+      w[j] -= rate * g[j] / std::sqrt(a[j] + rule.epsilon);
     }
   });
 }
 
 void StepRowwiseAdagrad(void* kernel, TF_OpKernelContext* context) {
-  Call call(context);
-  const float epsilon = static_cast<Rule*>(kernel)->epsilon;
-  Tensor rate_input = call.input(4);
-  if (!call.ok()) return;
-  const float rate = *rate_input.data<float>();
-  StepRows(call, {1}, [&](const std::vector<float*>& parts, const float* g, int64_t num_rows, int64_t width) {
+  StepRows(kernel, context, {1}, [](const Rule& rule, float rate, const Parts& parts, const float* g, int64_t num_rows,
+                                    int64_t width) {
     for (int64_t i = 0; i < num_rows; ++i) {
       float* __restrict w = parts[0] + i * width;
       const float* gradient = g + i * width;
@@ -536,7 +532,7 @@ void StepRowwiseAdagrad(void* kernel, TF_OpKernelContext* context) {
       for (int64_t j = 0; j < width; ++j) squares += gradient[j] * gradient[j];
       float& a = parts[1][i];
       a += squares / width;
-      const float length = rate / std::sqrt(a + epsilon);
+      const float length = rate / std::sqrt(a + rule.epsilon);
       for (int64_t j = 0; j < width; ++j) w[j] -= length * gradient[j];
     }
   });
