@@ -75,6 +75,8 @@ if [[ -n $is_new ]]; then
 fi
 rm -rf build trainer/row_kernels.*.so # of an earlier compiler, or Python
 "$uv" pip install -q --no-deps --no-build-isolation -e .
-compiled ||
+if ! compiled; then
+  command -v "${CXX:-c++}" >/dev/null && .venv/bin/python setup.py -q build_ext --inplace >&2 || true # to show what it says
   echo "setup: no C++ compiler here that works: training takes slower operations (Debian: apt-get install g++, then: make setup)" >&2
+fi
 echo "$stamp" >.venv/.stamp

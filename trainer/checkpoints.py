@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 import os
 import pathlib
@@ -15,6 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+_LOGGER = logging.getLogger(__name__)
 _STATE = "state.json"
 
 
@@ -63,6 +65,7 @@ class Checkpoints:
                     before.rename(before.with_suffix(""))
         variables = [*model.variables, *model.optimizer.variables, *model.optimizer.rest.variables]
         values = [*(variable.value for variable in variables), *state]
+        self._shapes = [value.shape.as_list() for value in values]
         self._state = tf.train.Checkpoint(variables={str(index): value for index, value in enumerate(values)})
 
     def write(self, step: int, progress: Progress) -> None:
@@ -76,12 +79,23 @@ class Checkpoints:
                 shutil.rmtree(self.directory / str(name))
 
     def restore(self) -> Progress:
-        """Gives the model and its optimizer the newest state, if there is one, and returns how far it was."""
+        """Gives the model and its optimizer the newest state, if there is one, and returns how far it was.
+
+        A state whose variables have other shapes, of another version of this package, is none.
+        """
         steps = self._steps()
         if not steps:
             return Progress()
+        state = json.loads((self.directory / str(steps[-1]) / _STATE).read_text(encoding="utf-8"))
+        if state.pop("shapes", None) != self._shapes:
+            _LOGGER.warning(
+                "the checkpoint of step %d in %s is of another version of this package: training begins anew",
+                steps[-1],
+                self.directory,
+            )
+            return Progress()
         self._read(steps[-1])
-        return Progress(**json.loads((self.directory / str(steps[-1]) / _STATE).read_text(encoding="utf-8")))
+        return Progress(**state)
 
     def restore_best(self, progress: Progress) -> None:
         """Gives the model and its optimizer the state at the end of the best epoch."""
@@ -99,7 +113,7 @@ class Checkpoints:
             shutil.rmtree(leftover, ignore_errors=True)
         unfinished.mkdir(parents=True)
         self._state.write(str(unfinished / "variables"))
-        (unfinished / _STATE).write_text(json.dumps(state), encoding="utf-8")
+        (unfinished / _STATE).write_text(json.dumps(state | {"shapes": self._shapes}), encoding="utf-8")
         # Or a machine that stops may keep the new name and not the data.
         for path in (*unfinished.iterdir(), unfinished):
             _flush(path)

@@ -145,7 +145,7 @@ def present_ids(ids: tf.Tensor, fields: Sequence[IdField]) -> tf.Tensor:
     return ids > 0
 
 
-_POOLINGS = {"sum": 0, "mean": 1, "sqrtn": 2}  # as `row_kernels.cc` numbers them
+_POOLINGS = {"sum": 0, "mean": 1, "sqrtn": 2, "target_attention": 1}  # as `row_kernels.cc` numbers them
 
 
 class Interactions(NamedTuple):
@@ -155,16 +155,19 @@ class Interactions(NamedTuple):
         linear: The sum of all ids' linear weights, float32 [batch, 1].
         total: The sum of the FM term's vectors, float32 [batch, dim].
         squares: The sum of their squared norms, float32 [batch, 1].
-        pooled: Each field's factors, pooled into one vector, float32 [batch, num_fields, dim].
+        tower: What the deep tower reads, float32 [batch, num_fields * dim + num_numbers]: each field's factors, pooled
+            into one vector, and the numbers.
     """
 
     linear: tf.Tensor
     total: tf.Tensor
     squares: tf.Tensor
-    pooled: tf.Tensor
+    tower: tf.Tensor
 
 
-def interact(rows: tf.Tensor, is_id: tf.Tensor, fields: Sequence[IdField], over_positions: bool) -> Interactions:
+def interact(
+    rows: tf.Tensor, is_id: tf.Tensor, numbers: tf.Tensor, fields: Sequence[IdField], over_positions: bool
+) -> Interactions:
     """Sums and pools a batch's rows.
 
     A field's vector is the sum, the mean, or sum / sqrt(count) of its ids'; an empty one is 0. For `target_attention`
@@ -176,6 +179,7 @@ def interact(rows: tf.Tensor, is_id: tf.Tensor, fields: Sequence[IdField], over_
     Args:
         rows: float32 [batch, num_ids, 1 + dim], 0 at padding.
         is_id: bool [batch, num_ids].
+        numbers: float32 [batch, num_numbers].
         fields: The id fields, in field order.
         over_positions: Whether the FM term's vectors are those of all positions, not the fields' pooled ones.
     """
@@ -229,22 +233,27 @@ def interact(rows: tf.Tensor, is_id: tf.Tensor, fields: Sequence[IdField], over_
 
         return (linear, total, squares, pooled), gradient
 
-    return Interactions(*compute(rows))
+    linear, total, squares, pooled = compute(rows)
+    flat = tf.reshape(pooled, [tf.shape(rows)[0], len(fields) * dim])
+    return Interactions(linear, total, squares, tf.concat([flat, numbers], axis=1))
 
 
-def interact_read(kernels: Any, read: ReadRows, fields: Sequence[IdField], over_positions: bool) -> Interactions:
+def interact_read(
+    kernels: Any, read: ReadRows, numbers: tf.Tensor, fields: Sequence[IdField], over_positions: bool
+) -> Interactions:
     """Does what `interact` does, from rows that have been read once each, in one operation.
 
     Args:
         kernels: See `trainer.kernels.own_kernels`.
         read: The rows.
+        numbers: float32 [batch, num_numbers].
         fields: The id fields, in field order, of one hash each where the FM term is over positions.
         over_positions: See `interact`.
     """
     layout = {
         "sizes": np.array([field.num_positions for field in fields], np.int32),
         "hashes": np.array([field.num_hashes for field in fields], np.int32),
-        "poolings": np.array([_POOLINGS.get(field.pooling, 0) for field in fields], np.int32),
+        "poolings": np.array([_POOLINGS[field.pooling] for field in fields], np.int32),
     }
     shared = {"rows": read.rows, "position": read.position, "over_positions": over_positions, **layout}
     width = read.values.shape[1]
@@ -252,18 +261,19 @@ def interact_read(kernels: Any, read: ReadRows, fields: Sequence[IdField], over_
 
     @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
     def compute(values: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], Callable[..., tf.Tensor]]:
-        sums = kernels.ctr_interact(values=values, **shared)
-        for of, shape in zip(sums, ([1], [width - 1], [1], [len(fields), width - 1]), strict=True):
-            of.set_shape([batch, *shape])
+        sums = kernels.ctr_interact(values=values, numbers=numbers, **shared)
+        tower_width = len(fields) * (width - 1) + numbers.shape[1]
+        for of, columns in zip(sums, (1, width - 1, 1, tower_width), strict=True):
+            of.set_shape([batch, columns])
 
-        def gradient(d_linear: tf.Tensor, d_total: tf.Tensor, d_squares: tf.Tensor, d_pooled: tf.Tensor) -> tf.Tensor:
+        def gradient(d_linear: tf.Tensor, d_total: tf.Tensor, d_squares: tf.Tensor, d_tower: tf.Tensor) -> tf.Tensor:
             d_values = kernels.ctr_interact_gradient(
                 values=values,
-                pooled=sums.pooled,
+                tower=sums.tower,
                 d_linear=d_linear,
                 d_total=d_total,
                 d_squares=d_squares,
-                d_pooled=d_pooled,
+                d_tower=d_tower,
                 **shared,
             )
             d_values.set_shape([None, width])

@@ -124,13 +124,12 @@ class DeepFM(keras.Model):
         """Returns the linear term, the FM term and the deep tower's output, each float32 [batch, 1]; see `call`."""
         batch_size = tf.shape(next(iter(features.values())))[0]
         linear = fm = deep = total = tf.zeros([batch_size, 1])
-        tower_inputs = []
+        tower_input = numbers = features[NUMBERS] if self._num_numbers else tf.zeros([batch_size, 0])
         if self._fields:
-            sums = self._interact(features[IDS], training, read)
+            sums = self._interact(features[IDS], numbers, training, read)
             linear, total, fm = sums.linear, sums.total, fm_term(sums.total, sums.squares)
-            tower_inputs.append(tf.reshape(sums.pooled, [batch_size, sums.pooled.shape[1] * sums.pooled.shape[2]]))
+            tower_input = sums.tower
         if self._num_numbers:
-            numbers = features[NUMBERS]
             if self.use_linear:
                 linear += self.number_weights(numbers)
             if self.number_factors is not None:
@@ -139,22 +138,21 @@ class DeepFM(keras.Model):
                 norms = tf.reduce_sum(tf.square(self.number_factors.value), axis=1, keepdims=True)  # [num_numbers, 1]
                 fm += fm_term(number_total, tf.matmul(tf.square(numbers), norms))
                 fm += tf.reduce_sum(total * number_total, axis=1, keepdims=True)
-            tower_inputs.append(numbers)
         tower = self._training_tower if training else self.deep_tower
         if tower is not None:
-            deep = tf.cast(tower(tf.concat(tower_inputs, axis=1), training=training), tf.float32)
+            deep = tf.cast(tower(tower_input, training=training), tf.float32)
         zero = tf.zeros([batch_size, 1])
         return linear + self.bias.value if self.use_linear else zero, fm if self.use_fm else zero, deep
 
-    def _interact(self, ids: tf.Tensor, training: bool, read: ReadRows | None) -> Interactions:
+    def _interact(self, ids: tf.Tensor, numbers: tf.Tensor, training: bool, read: ReadRows | None) -> Interactions:
         if read is not None and self._needs_sums_only and self.embedding_table.kernels:
-            return interact_read(self.embedding_table.kernels, read, self._fields, self.over_positions)
+            return interact_read(self.embedding_table.kernels, read, numbers, self._fields, self.over_positions)
         rows = self.embedding_table(ids, training=training, read=read)  # [batch, num_ids, 1 + dim]
         if training and self._embedding_l2:
             self.add_loss(self._embedding_l2 * tf.reduce_sum(tf.square(rows)) / tf.cast(tf.shape(ids)[0], rows.dtype))
         is_id = present_ids(ids, self._fields)
-        sums = interact(rows, is_id, self._fields, self.over_positions)
-        return sums._replace(pooled=self._attend(rows, is_id, sums.pooled)) if self.attention else sums
+        sums = interact(rows, is_id, numbers, self._fields, self.over_positions)
+        return sums._replace(tower=self._attend(rows, is_id, sums.tower)) if self.attention else sums
 
     def _plan(self, features: Mapping[str, tf.Tensor]) -> Plan:
         if _ROWS in features:
@@ -258,16 +256,16 @@ class DeepFM(keras.Model):
         self.offender = find_offender(self.spec, batch, batch.pop("rows", None))
         raise NonFiniteLossError(self.offender)
 
-    def _attend(self, rows: tf.Tensor, is_id: tf.Tensor, pooled: tf.Tensor) -> tf.Tensor:
-        """Puts the sequences' vectors with `target_attention` in the place of their means, [batch, num_fields, dim]."""
+    def _attend(self, rows: tf.Tensor, is_id: tf.Tensor, tower: tf.Tensor) -> tf.Tensor:
+        """Puts the sequences' vectors with `target_attention` in the place of their means; see `Interactions.tower`."""
         lengths = [field.max_length for field in self._fields]
         factors = tf.split(rows[:, :, 1:], lengths, axis=1)
         masks = tf.split(is_id, lengths, axis=1)
-        vectors = tf.unstack(pooled, num=len(lengths), axis=1)
+        *vectors, numbers = tf.split(tower, [self.embedding_dim] * len(lengths) + [self._num_numbers], axis=1)
         for index, field in enumerate(self._fields):
             if field.name in self.attention:
                 vectors[index] = self.attention[field.name](factors[index], factors[field.target], masks[index])
-        return tf.stack(vectors, axis=1)
+        return tf.concat([*vectors, numbers], axis=1)
 
     @property
     def tables(self) -> list[RowTable]:

@@ -117,7 +117,7 @@ class Call {
     return Tensor(tensor);
   }
   // The memory of the variable that input 0 is, which input 1 has been read of: TensorFlow's read does not copy it, as
-  // long as none of TensorFlow's operations goes to single rows of it. Input 0 is for the order of reads and writes only.
+  // long as none of TensorFlow's operations goes to single rows of it. Input 0 is only for the order of reads and writes.
   Tensor table() {
     Tensor tensor = input(1);
     require(ok() && tensor.rank() == 2, "a table is a variable with two axes");
@@ -168,7 +168,8 @@ void PlanRows(void*, TF_OpKernelContext* context) {
   Call call(context);
   Tensor ids = call.input(0), offsets = call.input(1);
   if (!call.ok()) return;
-  if (!call.require(ids.rank() == 2 && offsets.has_shape({ids.dim(1)}), "an offset for each position is needed")) return;
+  const bool fits = ids.rank() == 2 && offsets.has_shape({ids.dim(1)});
+  if (!call.require(fits, "an offset for each position is needed")) return;
   const int64_t size = ids.size(), num_positions = ids.dim(1);
   if (!call.require(size < (int64_t{1} << 30), "a batch has 2^30 positions or more")) return;
   Tensor position = call.output(1, TF_INT32, {ids.dim(0), num_positions});
@@ -213,9 +214,10 @@ void PlanRows(void*, TF_OpKernelContext* context) {
 void ReadRows(void*, TF_OpKernelContext* context) {
   Call call(context);
   Tensor table = call.table(), rows = call.input(2), width_input = call.input(3);
-  if (!call.ok()) return;
+  if (!call.ok() || !call.require(width_input.size() == 1, "one width is needed")) return;
   const int64_t width = *width_input.data<int32_t>(), stride = table.dim(1), size = rows.size();
-  if (!call.require(width <= stride, "a row is not as long") || !AreRows(call, rows, table.dim(0))) return;
+  if (!call.require(0 <= width && width <= stride, "a row is not as long")) return;
+  if (!AreRows(call, rows, table.dim(0))) return;
   Tensor output = call.output(0, TF_FLOAT, {size, width});
   if (!call.ok()) return;
   const int32_t* row = rows.data<int32_t>();
@@ -230,7 +232,7 @@ void ReadRows(void*, TF_OpKernelContext* context) {
 // ---- CtrInteract and CtrInteractGradient ----------------------------------------------------------------------------
 //
 // What `trainer/layers.py`'s `interact` gives, and its gradient, from rows that have been read once each. Row 0, which
-// is padding, is left out.
+// is padding, is left out. A row of the tower's input is the fields' vectors, and the numbers behind them.
 
 enum Pooling { kSum = 0, kMean = 1, kSqrtn = 2 };
 
@@ -264,11 +266,15 @@ struct Batch {
     if (!call.require(values.rank() == 2 && positions.rank() == 2, "values and positions have two axes")) return;
     width = values.dim(1), dim = width - 1, batch = positions.dim(0), num_positions = positions.dim(1);
     num_fields = sizes.size();
-    bool fits = rows.size() == values.dim(0) && hashes.size() == num_fields && poolings.size() == num_fields && width > 0;
+    bool fits = rows.size() == values.dim(0) && width > 0;
+    fits = fits && hashes.size() == num_fields && poolings.size() == num_fields;
     int64_t total = 0;
     for (int64_t field = 0; fits && field < num_fields; ++field) {
-      layout.push_back({sizes.data<int32_t>()[field], hashes.data<int32_t>()[field], poolings.data<int32_t>()[field]});
-      total += layout.back().size;
+      const int32_t size = sizes.data<int32_t>()[field], of_id = hashes.data<int32_t>()[field];
+      // Of one id, all poolings are the same.
+      layout.push_back({size, of_id, size == of_id ? kSum : poolings.data<int32_t>()[field]});
+      fits = size >= 0;
+      total += size;
     }
     if (!call.require(fits && total == num_positions, "the fields have other positions")) return;
     const int32_t* row = rows.data<int32_t>();
@@ -319,7 +325,8 @@ struct Numbers<0> : std::vector<float> {
 };
 
 template <int kDim, bool over_positions>
-void InteractExamples(const Batch& b, float* linear, float* total, float* squares, float* pooled) {
+void InteractExamples(const Batch& b, const float* numbers, int64_t num_numbers, float* linear, float* total,
+                      float* squares, float* tower) {
   const int64_t dim = kDim ? kDim : b.dim, width = dim + 1, num_fields = b.num_fields;
   Numbers<kDim> sum(dim), of_squares(dim);
   const float* values = b.values.data<float>();
@@ -329,7 +336,7 @@ void InteractExamples(const Batch& b, float* linear, float* total, float* square
   for (int64_t example = 0; example < b.batch; ++example, total += dim) {
     float of_linear = 0;
     SIMD for (int64_t j = 0; j < dim; ++j) total[j] = of_squares[j] = 0;
-    for (int64_t field = 0; field < num_fields; ++field, pooled += dim) {
+    for (int64_t field = 0; field < num_fields; ++field, tower += dim) {
       SIMD for (int64_t j = 0; j < dim; ++j) sum[j] = 0;
       int64_t count = 0;
       for (const int32_t* end = position + b.layout[field].size; position < end; ++position) {
@@ -346,11 +353,13 @@ void InteractExamples(const Batch& b, float* linear, float* total, float* square
       const float scale = b.scale(field, count);
       SIMD for (int64_t j = 0; j < dim; ++j) {
         const float of_field = sum[j] * scale;
-        pooled[j] = of_field;
+        tower[j] = of_field;
         total[j] += over_positions ? sum[j] : of_field;
         if (!over_positions) of_squares[j] += of_field * of_field;
       }
     }
+    tower = std::copy(numbers, numbers + num_numbers, tower);
+    numbers += num_numbers;
     linear[example] = of_linear;
     squares[example] = 0;
     for (int64_t j = 0; j < dim; ++j) squares[example] += of_squares[j];
@@ -360,21 +369,26 @@ void InteractExamples(const Batch& b, float* linear, float* total, float* square
 void ComputeInteract(void* kernel, TF_OpKernelContext* context) {
   Call call(context);
   Batch b(call);
+  Tensor numbers = call.input(6);
   if (!call.ok()) return;
+  if (!call.require(numbers.rank() == 2 && numbers.dim(0) == b.batch, "numbers for each example are needed")) return;
+  const int64_t num_numbers = numbers.dim(1);
   Tensor linear = call.output(0, TF_FLOAT, {b.batch, 1}), total = call.output(1, TF_FLOAT, {b.batch, b.dim});
   Tensor squares = call.output(2, TF_FLOAT, {b.batch, 1});
-  Tensor pooled = call.output(3, TF_FLOAT, {b.batch, b.num_fields, b.dim});
+  Tensor tower = call.output(3, TF_FLOAT, {b.batch, b.num_fields * b.dim + num_numbers});
   if (!call.ok()) return;
   Specialize(*static_cast<Interact*>(kernel), b.dim, [&](auto dim, auto over_positions) {
     InteractExamples<decltype(dim)::value, decltype(over_positions)::value>(
-        b, linear.data<float>(), total.data<float>(), squares.data<float>(), pooled.data<float>());
+        b, numbers.data<float>(), num_numbers, linear.data<float>(), total.data<float>(), squares.data<float>(),
+        tower.data<float>());
   });
 }
 
 // What the gradient of `CtrInteract` is made from, and what it is.
 struct Gradient {
-  const float *pooled, *d_linear, *d_total, *d_squares, *d_pooled;
+  const float *tower, *d_linear, *d_total, *d_squares, *d_tower;
   float* d_values;
+  int64_t num_numbers;
 };
 
 template <int kDim, bool over_positions>
@@ -385,15 +399,17 @@ void InteractGradientOfExamples(const Batch& b, const Gradient& gradient) {
   const int32_t* position = b.positions.data<int32_t>();
   const int32_t* const last = position + b.positions.size() - 1;
   const int32_t padding = b.padding;
-  const float *pooled = gradient.pooled, *d_pooled = gradient.d_pooled, *d_total = gradient.d_total;
-  for (int64_t example = 0; example < b.batch; ++example, d_total += dim) {
+  const float *tower = gradient.tower, *d_tower = gradient.d_tower, *d_total = gradient.d_total;
+  const int64_t num_numbers = gradient.num_numbers;
+  for (int64_t example = 0; example < b.batch; ++example) {
     const float twice = 2 * gradient.d_squares[example], d_linear = gradient.d_linear[example];
-    for (int64_t field = 0; field < num_fields; ++field, pooled += dim, d_pooled += dim) {
+    for (int64_t field = 0; field < num_fields; ++field, tower += dim, d_tower += dim) {
       const Field& of = b.layout[field];
       const int32_t* const end = position + of.size;
       const float scale = of.pooling == kSum ? 1 : b.scale(field, of.size - std::count(position, end, padding));
       SIMD for (int64_t j = 0; j < dim; ++j) {
-        of_row[j] = over_positions ? d_pooled[j] * scale + d_total[j] : (d_pooled[j] + d_total[j] + twice * pooled[j]) * scale;
+        of_row[j] = over_positions ? d_tower[j] * scale + d_total[j]
+                                   : (d_tower[j] + d_total[j] + twice * tower[j]) * scale;
       }
       for (; position < end; ++position) {
         Prefetch(gradient.d_values + *std::min(position + kAhead, last) * width, width);
@@ -407,25 +423,27 @@ void InteractGradientOfExamples(const Batch& b, const Gradient& gradient) {
         }
       }
     }
+    d_total += dim, tower += num_numbers, d_tower += num_numbers;
   }
 }
 
 void ComputeInteractGradient(void* kernel, TF_OpKernelContext* context) {
   Call call(context);
   Batch b(call);
-  Tensor pooled = call.input(6), d_linear = call.input(7), d_total = call.input(8), d_squares = call.input(9);
-  Tensor d_pooled = call.input(10);
+  Tensor tower = call.input(6), d_linear = call.input(7), d_total = call.input(8), d_squares = call.input(9);
+  Tensor d_tower = call.input(10);
   if (!call.ok()) return;
-  const bool fits = pooled.has_shape({b.batch, b.num_fields, b.dim}) &&
-                    d_pooled.has_shape({b.batch, b.num_fields, b.dim}) && d_linear.has_shape({b.batch, 1}) &&
+  const int64_t num_numbers = tower.rank() == 2 ? tower.dim(1) - b.num_fields * b.dim : -1;
+  const bool fits = num_numbers >= 0 && tower.has_shape({b.batch, tower.dim(1)}) &&
+                    d_tower.has_shape({b.batch, tower.dim(1)}) && d_linear.has_shape({b.batch, 1}) &&
                     d_total.has_shape({b.batch, b.dim}) && d_squares.has_shape({b.batch, 1});
   if (!call.require(fits, "a gradient has another shape")) return;
   Tensor output = call.output(0, TF_FLOAT, {b.rows.size(), b.width});
   if (!call.ok()) return;
   float* d_values = output.data<float>();
   std::fill(d_values, d_values + output.size(), 0.0f);
-  const Gradient gradient{pooled.data<float>(),    d_linear.data<float>(), d_total.data<float>(),
-                          d_squares.data<float>(), d_pooled.data<float>(), d_values};
+  const Gradient gradient{tower.data<float>(),     d_linear.data<float>(), d_total.data<float>(),
+                          d_squares.data<float>(), d_tower.data<float>(),  d_values, num_numbers};
   Specialize(*static_cast<Interact*>(kernel), b.dim, [&](auto dim, auto over_positions) {
     InteractGradientOfExamples<decltype(dim)::value, decltype(over_positions)::value>(b, gradient);
   });
@@ -463,10 +481,11 @@ template <typename Step>
 void StepRows(void* kernel, TF_OpKernelContext* context, const std::vector<int64_t>& slot_widths, const Step& step) {
   Call call(context);
   Tensor table = call.table(), rows = call.input(2), gradient = call.input(3), rate_input = call.input(4);
-  if (!call.ok()) return;
+  if (!call.ok() || !call.require(rate_input.size() == 1, "one rate is needed")) return;
   const Rule rule = *static_cast<Rule*>(kernel);
   const float rate = *rate_input.data<float>();
-  if (!call.require(gradient.rank() == 2 && gradient.dim(0) == rows.size(), "a gradient for each row is needed")) return;
+  const bool fits = gradient.rank() == 2 && gradient.dim(0) == rows.size();
+  if (!call.require(fits, "a gradient for each row is needed")) return;
   const int64_t width = gradient.dim(1), stride = table.dim(1), size = rows.size();
   std::vector<int64_t> widths = {width};
   for (int64_t of_slot : slot_widths) widths.push_back(of_slot > 0 ? of_slot : width);
@@ -500,8 +519,8 @@ void StepRows(void* kernel, TF_OpKernelContext* context, const std::vector<int64
 }
 
 void StepAdam(void* kernel, TF_OpKernelContext* context) {
-  StepRows(kernel, context, {0, 0}, [](const Rule& rule, float rate, const Parts& parts, const float* g, int64_t num_rows,
-                                       int64_t width) {
+  StepRows(kernel, context, {0, 0}, [](const Rule& rule, float rate, const Parts& parts, const float* g,
+                                       int64_t num_rows, int64_t width) {
     float *__restrict w = parts[0], *__restrict m = parts[1], *__restrict v = parts[2];
     for (int64_t j = 0; j < num_rows * width; ++j) {
       m[j] += (g[j] - m[j]) * rule.to_m;
@@ -548,7 +567,7 @@ void Register(const char* name, std::initializer_list<const char*> inputs, std::
   for (const char* input : inputs) TF_OpDefinitionBuilderAddInput(definition, input);
   for (const char* output : outputs) TF_OpDefinitionBuilderAddOutput(definition, output);
   for (const char* attribute : attributes) TF_OpDefinitionBuilderAddAttr(definition, attribute);
-  TF_OpDefinitionBuilderSetIsStateful(definition, is_stateful);
+  if (is_stateful) TF_OpDefinitionBuilderSetIsStateful(definition, true);  // it takes no other value
   // The shapes are set in Python.
   TF_OpDefinitionBuilderSetShapeInferenceFunction(definition, TF_ShapeInferenceContextSetUnknownShape);
   TF_RegisterOpDefinition(definition, status);
@@ -585,15 +604,16 @@ __attribute__((constructor)) void RegisterAll() {
 #undef FIND
   Register("CtrPlanRows", {"ids: int64", "offsets: int32"}, {"rows: int32", "position: int32"}, {}, false,
            CreateNothing, PlanRows, DeleteNothing);
-  Register("CtrReadRows", {"table: resource", "stored: float", "rows: int32", "width: int32"}, {"values: float"}, {}, true,
-           CreateNothing, ReadRows, DeleteNothing);
+  Register("CtrReadRows", {"table: resource", "stored: float", "rows: int32", "width: int32"}, {"values: float"}, {},
+           true, CreateNothing, ReadRows, DeleteNothing);
   Register("CtrInteract",
-           {"values: float", "rows: int32", "position: int32", "sizes: int32", "hashes: int32", "poolings: int32"},
-           {"linear: float", "total: float", "squares: float", "pooled: float"}, {"over_positions: bool"}, false,
+           {"values: float", "rows: int32", "position: int32", "sizes: int32", "hashes: int32", "poolings: int32",
+            "numbers: float"},
+           {"linear: float", "total: float", "squares: float", "tower: float"}, {"over_positions: bool"}, false,
            CreateInteract, ComputeInteract, DeleteInteract);
   Register("CtrInteractGradient",
            {"values: float", "rows: int32", "position: int32", "sizes: int32", "hashes: int32", "poolings: int32",
-            "pooled: float", "d_linear: float", "d_total: float", "d_squares: float", "d_pooled: float"},
+            "tower: float", "d_linear: float", "d_total: float", "d_squares: float", "d_tower: float"},
            {"d_values: float"}, {"over_positions: bool"}, false, CreateInteract, ComputeInteractGradient,
            DeleteInteract);
   const auto step_inputs = {"table: resource", "stored: float", "rows: int32", "gradient: float", "rate: float"};

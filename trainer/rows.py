@@ -17,6 +17,7 @@ import tensorflow as tf
 from trainer.kernels import own_kernels
 
 CACHE_LINE = 16  # float32 numbers
+MAX_INT32 = 2**31 - 1
 
 
 class ReadRows(NamedTuple):
@@ -108,7 +109,8 @@ class RowTable(keras.layers.Layer):
 
         def initializer(shape: tuple[int, int], dtype: str) -> tf.Tensor:
             slots = tf.fill([shape[0], width], tf.cast(initial, dtype))
-            return tf.pad(tf.concat([values, slots], axis=1), [[0, 0], [0, shape[1] - self.shape[1] - width]])
+            filler = tf.zeros([shape[0], shape[1] - self.shape[1] - width], dtype)
+            return tf.concat([values, slots, filler], axis=1)
 
         del self.table
         self._tracker.unlock()  # as Keras's own layers do that get variables after they are built
@@ -121,7 +123,8 @@ class RowTable(keras.layers.Layer):
         """Returns the variable, and its memory itself, for an operation of our own that reads or writes it in place.
 
         What TensorFlow reads of a variable is its memory, until an operation of TensorFlow's has gone to single rows of
-        the variable: from then on it is a copy, see `check_memory`.
+        the variable: from then on it is a copy, see `check_memory`. So what is read of the variable elsewhere, and kept
+        over a step, has to be a copy too.
         """
         handle = self.table.value.handle
         return {"table": handle, "stored": tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32)}
@@ -162,8 +165,8 @@ class RowTable(keras.layers.Layer):
         self._assign(self.values(), tf.cast(slots, self.table.dtype))
 
     def _assign(self, values: tf.Tensor, slots: tf.Tensor) -> None:
-        filler = self.table.shape[1] - self.shape[1] - self.slot_width
-        self.table.assign(tf.pad(tf.concat([values, slots], axis=1), [[0, 0], [0, filler]]))
+        filler = tf.zeros([self.shape[0], self.table.shape[1] - self.shape[1] - self.slot_width])
+        self.table.assign(tf.concat([values, slots, filler], axis=1))
 
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
         """Returns rows by their numbers: [any shape] -> float32 [any shape, width]."""
@@ -183,4 +186,6 @@ class RowTable(keras.layers.Layer):
         # Not from the variable while it is trained, see `memory`. Not `tf.gather`, which waits for one row's place in
         # memory after the other.
         table = self.memory()["stored"] if self.kernels and self.slot_width else self.table.value
+        if self.table.shape[0] * self.table.shape[1] > MAX_INT32:  # TensorFlow multiplies the two in the rows' dtype
+            rows = tf.cast(rows, tf.int64)
         return tf.gather_nd(table, tf.expand_dims(rows, -1))

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import importlib.machinery
 import logging
+import subprocess
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensorflow.python.framework import op_def_registry
 
 import trainer.kernels
+import trainer.rows
 from schemas.features import FeatureSpec, IdFeature, IdSequence
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.kernels import own_kernels
@@ -25,6 +29,7 @@ ONE_HASH = FeatureSpec(
         IdSequence("history", 10, max_length=5, table="item", pooling="mean"),
         IdSequence("tags", 10, max_length=4, pooling="sqrtn"),
         IdSequence("sum", 10, max_length=3, pooling="sum"),
+        IdSequence("fit", 10, max_length=3, table="item", pooling="target_attention", target="item"),
     ),
 )
 TWO_HASHES = FeatureSpec(
@@ -56,29 +61,32 @@ def _ids(spec, is_padded, batch=7):
     return ids
 
 
-@pytest.mark.parametrize("dim", [1, 3, 8, 16, 32])
+@pytest.mark.parametrize(("dim", "num_numbers"), [(1, 0), (3, 1), (8, 13), (16, 0), (32, 2)])
 @pytest.mark.parametrize("is_padded", [True, False])
 @pytest.mark.parametrize(
     ("spec", "over_positions"),
     [(ONE_HASH, False), (ONE_HASH, True), (TWO_HASHES, False)],
     ids=["fields", "positions", "two hashes"],
 )
-def test_sums_and_gradients_of_read_rows_are_those_of_each_positions_row(spec, over_positions, is_padded, dim):
+def test_sums_and_gradients_of_read_rows_are_those_of_each_positions_row(
+    spec, over_positions, is_padded, dim, num_numbers
+):
     table, ids = _table(spec, dim), _ids(spec, is_padded)
     read = table.read(table.plan(tf.constant(ids)))
     num_fields = len(spec.id_fields)
-    shapes = [[len(ids), 1], [len(ids), dim], [len(ids), 1], [len(ids), num_fields, dim]]
+    shapes = [[len(ids), 1], [len(ids), dim], [len(ids), 1], [len(ids), num_fields * dim + num_numbers]]
     generator = np.random.default_rng(2)
+    numbers = tf.constant(generator.normal(size=[len(ids), num_numbers]).astype(np.float32))
     weights = [generator.normal(size=shape).astype(np.float32) for shape in shapes]
     found = []
     for is_own in (True, False):
         with tf.GradientTape() as tape:
             tape.watch(read.values)
             if is_own:
-                sums = interact_read(own_kernels(), read, spec.id_fields, over_positions)
+                sums = interact_read(own_kernels(), read, numbers, spec.id_fields, over_positions)
             else:
                 is_id = present_ids(ids, spec.id_fields)
-                sums = interact(table(ids, read=read), is_id, spec.id_fields, over_positions)
+                sums = interact(table(ids, read=read), is_id, numbers, spec.id_fields, over_positions)
             total = tf.add_n([tf.reduce_sum(part * weight) for part, weight in zip(sums, weights, strict=True)])
         gradient = tf.convert_to_tensor(tape.gradient(total, read.values)).numpy()
         if not is_own:
@@ -130,6 +138,7 @@ def _interact(**changed):
         "sizes": [1, 1],
         "hashes": [1, 1],
         "poolings": [0, 0],
+        "numbers": np.zeros([1, 0], np.float32),
     }
     return own_kernels().ctr_interact(**inputs | changed, over_positions=False)
 
@@ -144,10 +153,14 @@ def _read(variable, **inputs):
         (lambda k: k.ctr_plan_rows(ids=np.zeros([2, 2], np.int64), offsets=[0, 0, 0]), "an offset for each position"),
         (lambda _: _read(tf.Variable([1.0]), rows=[1], width=1), "a variable with two axes"),
         (lambda _: _read(tf.Variable([[1.0]]), rows=[0], width=2), "a row is not as long"),
+        (lambda _: _read(tf.Variable([[1.0]]), rows=[0], width=-1), "a row is not as long"),
+        (lambda _: _read(tf.Variable([[1.0]]), rows=[0], width=np.zeros([0], np.int32)), "one width"),
+        (lambda _: _interact(sizes=[3, -1]), "the fields have other positions"),
         (lambda _: _interact(position=[[0, 2]]), "a position's row has not been read"),
         (lambda _: _interact(position=[[0, -1]]), "a position's row has not been read"),
         (lambda _: _interact(sizes=[1, 2]), "the fields have other positions"),
         (lambda _: _interact(poolings=[0]), "the fields have other positions"),
+        (lambda _: _interact(numbers=np.zeros([2, 1], np.float32)), "numbers for each example"),
     ],
 )
 def test_inputs_that_do_not_fit_are_an_error(call, message):
@@ -158,17 +171,67 @@ def test_inputs_that_do_not_fit_are_an_error(call, message):
 def test_slots_of_another_rule_are_an_error():
     table = _table(FeatureSpec("s", (IdFeature("user", 22),)))
     gradient = np.ones([1, 4], np.float32)
+    settings = {"to_m": 0.1, "to_v": 0.1, "epsilon": 0.1}
     with pytest.raises(tf.errors.InvalidArgumentError, match="the table has other slots"):
+        own_kernels().ctr_step_adam(**table.memory(), rows=[1], gradient=gradient, rate=1.0, **settings)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one rate"):
         own_kernels().ctr_step_adam(
-            **table.memory(), rows=[1], gradient=gradient, rate=1.0, to_m=0.1, to_v=0.1, epsilon=0.1
+            **table.memory(), rows=[1], gradient=gradient, rate=np.zeros([0], np.float32), **settings
         )
+
+
+def test_a_table_of_more_than_2_31_numbers_is_read_by_64_bits(monkeypatch):
+    table = _table(FeatureSpec("s", (IdFeature("user", 22),)))
+    monkeypatch.setattr(trainer.rows, "MAX_INT32", 24 * 4 - 1)
+    graph = tf.function(table.gather).get_concrete_function(tf.TensorSpec([2], tf.int32)).graph
+    (gather,) = (operation for operation in graph.get_operations() if "GatherNd" in operation.type)
+    assert gather.inputs[1].dtype == tf.int64
+    np.testing.assert_array_equal(table.gather(tf.constant([3, 1])), table.numpy()[[3, 1]])
+
+
+def test_training_and_inference_pool_in_one_way():
+    spec = FeatureSpec(
+        "s",
+        (
+            IdFeature("item", 10, table="item"),
+            IdSequence("fit", 10, max_length=3, table="item", pooling="target_attention", target="item"),
+        ),
+    )
+    model = model_fn(spec, ModelConfig(use_deep=False, embedding_stddev=1.0))
+    ids = tf.constant([[1, 2, 3, 0]], tf.int64)
+    read = model.embedding_table.read(model.embedding_table.plan(ids))
+    np.testing.assert_allclose(model({"ids": ids}, training=True, read=read), model({"ids": ids}), rtol=1e-5)
 
 
 def test_without_the_library_tensorflows_operations_are_taken_and_the_log_says_so(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(trainer.kernels, "__file__", str(tmp_path / "kernels.py"))
     with caplog.at_level(logging.WARNING):
         assert own_kernels.__wrapped__() is None
-    assert "no C++ compiler when this package was installed" in caplog.text
+    assert "could not be compiled when this package was installed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "file too short"), (None, f"no operations for TensorFlow {tf.__version__}")],
+    ids=["cut off", "of another TensorFlow"],
+)
+def test_a_library_that_cannot_be_used_is_said_and_not_taken(content, message, tmp_path, monkeypatch, caplog):
+    library = tmp_path / f"row_kernels{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    if content is None:  # of nothing that registers operations
+        subprocess.run(["c++", "-shared", "-fPIC", "-x", "c++", "/dev/null", "-o", library], check=True)
+    else:
+        library.write_bytes(content)
+    monkeypatch.setattr(trainer.kernels, "__file__", str(tmp_path / "kernels.py"))
+    with caplog.at_level(logging.WARNING):
+        assert own_kernels.__wrapped__() is None
+    assert message in caplog.text
+
+
+def test_only_what_reads_or_writes_the_table_has_a_state():
+    own_kernels()
+    names = ["CtrPlanRows", "CtrInteract", "CtrInteractGradient", "CtrReadRows", "CtrStepAdam", "CtrStepAdagrad"]
+    stateful = [name for name in names if op_def_registry.get(name).is_stateful]
+    assert stateful == ["CtrReadRows", "CtrStepAdam", "CtrStepAdagrad"]
 
 
 def test_gpus_have_tensorflows_operations(monkeypatch):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import logging
 import os
@@ -417,3 +418,15 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(monkeypatch, tmp_pat
     assert len(files) > 2
     assert {*files, unfinished} == set(flushed[:-1])
     assert flushed[-1] == tmp_path / "state"
+
+
+def test_a_checkpoint_of_other_shapes_is_said_and_not_gone_on_from(tmp_path, caplog):
+    batches = _batches([-1, 1, -2, 2], [0, 1, 0, 1])
+    config = TrainingConfig(max_epochs=3, learning_rate=0.05)
+    folders = str(tmp_path / "logs"), str(tmp_path / "state")
+    train(model_fn(NUMBERS, ModelConfig(hidden_units=(4,))), batches, batches, config, *folders)
+    other = model_fn(NUMBERS, ModelConfig(hidden_units=(5,)))
+    history = train(other, batches, batches, dataclasses.replace(config, max_epochs=1), *folders).history
+    assert len(history["loss"]) == 1
+    assert f"step 3 in {folders[1]} is of another version of this package: training begins anew" in caplog.text
+    assert [entry.name for entry in (tmp_path / "state").iterdir()] == ["1"]
