@@ -187,6 +187,8 @@ def backfill(
         check(settings)
         with hold_lock(home(settings)) as lock:
             runs = find_runs(settings, first.date(), last.date())
+            if runs[0].log.as_of != first.date().isoformat():
+                click.echo(f"first day with rows, and with days before it to train on: {runs[0].log.as_of}")
             for number, day in enumerate(runs, start=1):
                 click.echo(f"day {day.log.as_of}, {number} of {len(runs)}")
                 check(day)

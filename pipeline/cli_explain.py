@@ -32,7 +32,8 @@ def add_commands(main: click.Group) -> None:
     def explain(config: pathlib.Path | None, model: pathlib.Path | None, repeats: int, as_json: bool) -> None:
         """Show how much a model relies on each field.
 
-        A field's values are shuffled among impressions of the newest run's eval split (20,000 at most, evenly over it):
+        A field's values are shuffled among impressions of the newest evaluation's days (20,000 at most, evenly over
+        them):
         how much AUC the model loses by that, and how much its log loss rises. Near zero: it hardly uses the field.
         """
         silence_tensorflow()
@@ -41,25 +42,26 @@ def add_commands(main: click.Group) -> None:
         from pipeline.history import ReportError
 
         with one_line(ConfigError, ReportError, OSError, ValueError):
-            found, folder = explain_newest(load_config(config), model, repeats)
+            found, folder, days = explain_newest(load_config(config), model, repeats)
         if as_json:
             import dataclasses
 
-            click.echo(json.dumps({"model": folder} | dataclasses.asdict(found), indent=2))
+            click.echo(json.dumps({"model": folder, "eval_days": days} | dataclasses.asdict(found), indent=2))
         else:
-            _print(found, folder)
+            _print(found, folder, days)
 
 
-def _print(found: Importance, folder: str) -> None:
+def _print(found: Importance, folder: str, days: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     console = Console()
     console.print(Text(folder, "bold"), soft_wrap=True)
     console.print(
-        f"AUC {found.auc:.4f}, log loss {found.log_loss:.4f} on {found.num_examples:,} impressions; each field "
-        f"shuffled {found.num_repeats} times, \N{PLUS-MINUS SIGN} their standard deviation",
+        f"AUC {found.auc:.4f}, log loss {found.log_loss:.4f} on {found.num_examples:,} impressions of {span}; each "
+        f"field shuffled {found.num_repeats} times, \N{PLUS-MINUS SIGN} their standard deviation",
         soft_wrap=True,
         highlight=False,
     )

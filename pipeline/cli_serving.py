@@ -51,6 +51,8 @@ def add_commands(main: click.Group) -> None:
         with one_line(ModelError):
             counts = predict_lines(load_model(directory), read_batches(lines), sys.stdout)  # type: ignore[arg-type]
         click.echo(f"{counts.scored:,} scored, {counts.failed:,} failed, with {directory}", err=True)
+        if hint := counts.hint():
+            click.echo(f"warning: {hint}", err=True)
         if counts.failed:
             sys.exit(1)
 

@@ -9,6 +9,7 @@ import pathlib
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from components.earlier.days import days_of, examples_among, inputs_of
 from components.evaluation_report.importance import Importance, explain, load_scorer, read_sample
 from pipeline.config import PipelineConfig
 from pipeline.history import ReportError, open_store
@@ -18,8 +19,8 @@ from schemas.features import load_spec
 
 def explain_newest(
     config: PipelineConfig, model: pathlib.Path | None = None, num_repeats: int = 5
-) -> tuple[Importance, str]:
-    """Explains a model on the raw eval examples of the newest run.
+) -> tuple[Importance, str, list[str]]:
+    """Explains a model on the raw eval examples of the newest evaluation.
 
     Args:
         config: The pipeline's settings.
@@ -27,7 +28,7 @@ def explain_newest(
         num_repeats: How often each field is shuffled.
 
     Returns:
-        The importance, and where the model is.
+        The importance, where the model is, and the days of the examples.
 
     Raises:
         ReportError: There are no examples, or no model.
@@ -35,13 +36,14 @@ def explain_newest(
     """
     spec = load_spec(config.features)
     store = open_store(config)
-    examples = _newest(store, "Examples", having="num_rows")
+    examples = _evaluated_examples(store)
     if examples is None:
-        raise ReportError(f"{config.name} has no examples yet: run `ctr run` first")
+        raise ReportError(f"{config.name} has no evaluation yet: run `ctr run` to its end first")
     folder = str(model or _find_model(config, store))
+    days = days_of(examples, "eval")
     count = json.loads(examples.custom_properties["num_examples"].string_value)["eval"]
     sample = read_sample([os.path.join(examples.uri, "Split-eval")], count, spec, num_repeats)
-    return explain(spec, load_scorer(folder), sample, num_repeats), folder
+    return explain(spec, load_scorer(folder), sample, num_repeats), folder, days
 
 
 def _find_model(config: PipelineConfig, store: MetadataStore) -> pathlib.Path:
@@ -54,15 +56,22 @@ def _find_model(config: PipelineConfig, store: MetadataStore) -> pathlib.Path:
         return pathlib.Path(trained.uri, "Format-Serving")
 
 
-def _newest(store: MetadataStore, kind: str, having: str = "") -> mlmd.Artifact | None:
-    """Returns the newest artifact of a type whose files are there, and that has a property."""
+def _evaluated_examples(store: MetadataStore) -> mlmd.Artifact | None:
+    """Returns the examples that the newest evaluation was made on: not those of a run that failed before it."""
+    evaluation = _newest(store, "ModelEvaluation")
+    if evaluation is None:
+        return None
+    found = examples_among(store, inputs_of(store, [evaluation.id]))
+    return found[0] if found and os.path.isdir(found[0].uri) else None
+
+
+def _newest(store: MetadataStore, kind: str) -> mlmd.Artifact | None:
+    """Returns the newest artifact of a type whose files are there."""
     if kind not in {found.name for found in store.get_artifact_types()}:
         return None
     made = [
         artifact
         for artifact in store.get_artifacts_by_type(kind)
-        if artifact.state == mlmd.Artifact.LIVE
-        and (not having or having in artifact.custom_properties)
-        and os.path.isdir(artifact.uri)
+        if artifact.state == mlmd.Artifact.LIVE and os.path.isdir(artifact.uri)
     ]
     return max(made, key=lambda artifact: artifact.id, default=None)

@@ -52,10 +52,21 @@ class Counts:
     Attributes:
         scored: Number of lines with a ctr.
         failed: Number of lines with an error.
+        absent: The model's columns that no line had.
+        unknown: Names that lines had and the model has not, up to `_NAMED`.
     """
 
     scored: int
     failed: int
+    absent: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    unknown: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+
+    def hint(self) -> str:
+        """Returns what may be wrong with the lines' names, in a sentence; empty where every column was there once."""
+        if not self.scored or not self.absent:
+            return ""
+        unknown = f"; names that the model does not know: {', '.join(self.unknown)}" if self.unknown else ""
+        return f"{_some(list(self.absent))}: in none of the {self.scored + self.failed:,} lines{unknown}"
 
 
 def load_model(directory: pathlib.Path) -> Model:
@@ -118,9 +129,11 @@ def predict(model: Model, batches: Iterable[Sequence[bytes]], output: TextIO) ->
         output: Where to write the answers; those of a batch are there before the next one is asked for.
     """
     scored = failed = 0
+    absent, unknown = set(model.schema), set[str]()
     for batch in batches:
         first = scored + failed + 1
-        for number, answer in enumerate(_score(model, batch), start=first):
+        names: set[str] = set()
+        for number, answer in enumerate(_score(model, batch, names), start=first):
             if isinstance(answer, str):
                 failed += 1
                 output.write(json.dumps({"error": f"line {number}: {answer}", "line": number}) + "\n")
@@ -128,17 +141,21 @@ def predict(model: Model, batches: Iterable[Sequence[bytes]], output: TextIO) ->
                 scored += 1
                 output.write(json.dumps({"ctr": answer}) + "\n")
         output.flush()
-    return Counts(scored, failed)
+        absent -= names
+        unknown.update(sorted(names.difference(model.schema))[: _NAMED - len(unknown)])
+    return Counts(
+        scored, failed, tuple(name for name in model.schema if name in absent), tuple(sorted(unknown)[:_NAMED])
+    )
 
 
-def _score(model: Model, lines: Sequence[bytes]) -> list[float | str]:
-    """Returns the ctr of each line, or why it has none."""
+def _score(model: Model, lines: Sequence[bytes], names: set[str]) -> list[float | str]:
+    """Returns the ctr of each line, or why it has none; adds the names that lines have to `names`."""
     answers: list[float | str] = []
     examples: dict[int, bytes] = {}
     for index, line in enumerate(lines):
         answers.append("")
         try:
-            examples[index] = parse_request(line, model.schema)
+            examples[index] = parse_request(line, model.schema, names)
         except RequestError as error:
             answers[index] = str(error)
     for index, answer in zip(examples, _call(model, list(examples.values())), strict=True):
@@ -163,12 +180,13 @@ def _call(model: Model, examples: list[bytes]) -> Iterator[float | str]:
         yield float(str(ctr)) if math.isfinite(ctr) else f"the model's ctr is {ctr}"
 
 
-def parse_request(line: bytes, schema: Mapping[str, schema_pb2.Feature]) -> bytes:
+def parse_request(line: bytes, schema: Mapping[str, schema_pb2.Feature], names: set[str] | None = None) -> bytes:
     """Returns a line as a serialized tf.Example.
 
     Args:
         line: A JSON object: column -> value, list of values, or null.
         schema: The columns of a request by their names.
+        names: Gets the line's names.
 
     Raises:
         RequestError: The line is not a JSON object, has columns but none of the model's, or a value does not fit its
@@ -186,6 +204,8 @@ def parse_request(line: bytes, schema: Mapping[str, schema_pb2.Feature]) -> byte
         raise RequestError(f"not JSON: {error}") from None
     if not isinstance(request, dict):
         raise RequestError(f"not a JSON object but {_show(request)}")
+    if names is not None:
+        names.update(request)
     if request and request.keys().isdisjoint(schema):
         raise RequestError(f"it has none of the model's columns, which are {_some(list(schema))}")
     example = tf.train.Example()

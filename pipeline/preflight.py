@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from components.evaluation.derived import derived_columns
 from components.impression_log_example_gen.columns import find_columns
 from components.impression_log_example_gen.log import LogError, find_days, is_partitioned, parse_day
-from components.impression_log_example_gen.window import split_days, up_to
+from components.impression_log_example_gen.window import split_days
 from pipeline.beam import BeamConfig
 from pipeline.beam_check import beam_problems, folders_of_workers
 from pipeline.config import ConfigError, PipelineConfig
@@ -142,9 +142,9 @@ def _log_problems(config: PipelineConfig) -> Iterator[str]:
         return
     try:
         if days is not None:  # of a flat log only its rows tell
-            split_days(up_to(days, as_of), config.log.eval_days, config.log.train_days)
+            split_days(days, config.log.eval_days, config.log.train_days, as_of)
     except LogError as error:
-        yield f"log.eval_days: {error}"
+        yield f"log.{'as_of' if as_of else 'eval_days'}: {error}"
 
 
 def _folder_problems(config: PipelineConfig) -> Iterator[str]:

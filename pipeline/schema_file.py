@@ -33,7 +33,8 @@ def find_schema(config: PipelineConfig, spec: FeatureSpec) -> pathlib.Path:
     different = sorted(name for name in {*columns, *wanted} if columns.get(name) != wanted.get(name))
     if different:
         raise ConfigError(
-            f"schema {file} and feature spec {config.features} differ in {', '.join(different)}; {remedy}"
+            f"schema {file} and feature spec {config.features} differ in {', '.join(different)}; {remedy} --force, "
+            "which loses what was edited in it"
         )
     return file
 

@@ -1,13 +1,13 @@
 """FeatureSpec -> TFMD schema, which StatisticsGen, ExampleValidator, Transform and the serving signature read.
 
-Run `python -m schemas.tfmd package.module:NAME FILE` to write the schema of a spec.
+`python -m schemas.tfmd package.module:NAME FILE` writes the schema of a spec.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import pathlib
-import sys
 
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
@@ -124,5 +124,26 @@ def _add_range(entry: schema_pb2.Feature, feature: NumericFeature) -> None:
         domain.max = int(feature.maximum) if feature.dtype == "int64" else feature.maximum
 
 
+def main() -> None:
+    """Writes the schema of a spec; a file that says otherwise only where it is told to."""
+    parser = argparse.ArgumentParser("python -m schemas.tfmd", description="Writes the schema of a feature spec.")
+    parser.add_argument("spec", help="the spec, as package.module:NAME")
+    parser.add_argument("file", type=pathlib.Path, help="the file to write, such as shop.pbtxt")
+    parser.add_argument(
+        "--force", action="store_true", help="overwrite a file that is there, and what was edited in it"
+    )
+    arguments = parser.parse_args()
+    try:
+        text = schema_text(load_spec(arguments.spec))
+        is_other = arguments.file.exists() and arguments.file.read_text(encoding="utf-8") != text
+        if is_other and not arguments.force:
+            parser.exit(
+                1, f"{arguments.file} is there and says otherwise: --force overwrites it, and what was edited in it\n"
+            )
+        arguments.file.write_text(text, encoding="utf-8")
+    except (ValueError, ImportError, OSError) as error:
+        parser.exit(1, f"{error}\n")
+
+
 if __name__ == "__main__":
-    pathlib.Path(sys.argv[2]).write_text(schema_text(load_spec(sys.argv[1])), encoding="utf-8")
+    main()

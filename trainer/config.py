@@ -16,6 +16,11 @@ STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+# Keras's, of those that make one number of one.
+Activation = Literal[
+    "relu", "leaky_relu", "relu6", "elu", "selu", "celu", "gelu", "silu", "swish", "mish", "softplus", "softsign",
+    "tanh", "hard_tanh", "sigmoid", "hard_sigmoid", "hard_silu", "exponential", "linear",
+]  # fmt: skip
 
 
 def _of_a_warm_training(settings: dict[str, Any]) -> dict[str, Any]:
@@ -67,7 +72,7 @@ class ModelConfig:
 
     embedding_dim: Positive = 8
     hidden_units: tuple[Positive, ...] = (64, 32)
-    activation: str = "relu"
+    activation: Activation = "relu"
     dropout: Rate = 0.0
     batch_norm: bool = False
     use_linear: bool = True

@@ -118,15 +118,15 @@ def train_and_export(fn_args: FnArgs, workers: Workers = ALONE) -> None:
             save_state(model, state)
     for table in model.tables:
         table.add_slots(0, 0.0)  # what is served has no use for them
-    card = {
-        "model": dataclasses.asdict(model_config),
-        "training": dataclasses.asdict(training_config),
-        "epochs": {name: [float(value) for value in values] for name, values in training.history.items()},
-    }
-    export(model, transform_output, spec, fn_args.serving_model_dir, training_config.negative_sampling_rate, card)
     if training.cold:
         start += f"; cold are {', '.join(training.cold)}"
     log = TrainingLog.from_history(training.history, f"val_{training_config.monitor}", start)
+    card = {
+        "model": dataclasses.asdict(model_config),
+        "training": dataclasses.asdict(training_config),
+        "epochs": {name: [epoch[name] for epoch in log.epochs] for name in training.history},
+    }
+    export(model, transform_output, spec, fn_args.serving_model_dir, training_config.negative_sampling_rate, card)
     pathlib.Path(fn_args.serving_model_dir).with_name(training_log.FILE).write_text(log.to_json(), encoding="utf-8")
     shutil.rmtree(os.path.dirname(checkpoints_dir))
 

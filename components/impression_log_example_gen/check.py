@@ -100,7 +100,7 @@ def _check_column(
         bad.setdefault(row, BadRow(int(numbers[row]), column.source, reason, value))
 
     for position, reason in wrong:
-        add(int(np.searchsorted(stops, position, side="right")), reason, _excerpt(raw, position))
+        add(int(np.searchsorted(stops, position, side="right")), reason, excerpt(raw, position))
     if len(lengths) and int(lengths.max()) > column.max_raw_length:
         for row in np.flatnonzero(lengths > column.max_raw_length).tolist():
             add(row, quarantine.TOO_LONG, f"{lengths[row]} values")
@@ -119,7 +119,14 @@ def _check_column(
     return pa.LargeListArray.from_arrays(offsets, values)
 
 
-def _excerpt(values: pa.Array, position: int) -> str:
+def first_values(array: pa.Array) -> pa.Array:
+    """Returns the first value of each row; each has one."""
+    values, lengths = flatten(array)
+    return values.take(pa.array(np.cumsum(lengths) - lengths))
+
+
+def excerpt(values: pa.Array, position: int) -> str:
+    """Returns a value as the quarantine has it: 400 characters of it."""
     value = values.slice(position, 1)
     if types.is_string(value.type) or types.is_large_string(value.type):  # which may be invalid UTF-8
         value = value.cast(pa.large_binary())

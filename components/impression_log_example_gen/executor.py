@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pathlib
@@ -64,7 +65,9 @@ class Executor(BaseBeamExecutor):
             Column(key, None) if key else None,
             staging,
         )
-        name = f"{window.eval.days[-1]}-{exec_properties['input_fingerprint'][:8]}.jsonl"
+        # Other settings find other bad rows: the file of another run, whose result is still taken, stays as it is.
+        digest = hashlib.sha256(json.dumps(exec_properties, sort_keys=True, default=str).encode()).hexdigest()
+        name = f"{window.eval.days[-1]}-{digest[:8]}.jsonl"
         bad_rows = os.path.join(exec_properties["quarantine"], name)
         counts = put_aside(outcome, bad_rows)
         num_examples = {

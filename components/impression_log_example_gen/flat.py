@@ -43,6 +43,11 @@ def find_days_by_timestamp(
             files_of.setdefault(day, []).append(file)
         if has_rows and not days:
             undated.append(file)
+    if not files_of:
+        raise LogError(
+            f"no row of the impression log {path} has a timestamp in the column {timestamp.source}, or its unit is "
+            "another one: correct log.columns, or log.timestamp_unit"
+        )
     days_with_files = (Day(EPOCH + datetime.timedelta(day), tuple(files)) for day, files in sorted(files_of.items()))
     return tuple(days_with_files), tuple(undated)
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import apache_beam as beam
+from absl import logging
 from tfx.dsl.io import fileio
 
 from components.impression_log_example_gen.columns import Column
@@ -64,7 +65,7 @@ def ingest(
         folder: A folder that all workers reach.
 
     Raises:
-        LogError: A file has changed or been removed: of several problems that of the first portion.
+        LogError: A file has changed or been removed: of several problems that of the first portion. No row has a key.
     """
     num_rows = sum(piece.size for portion in portions for piece in portion.pieces)
     keys, duplicates = (_make_folder(folder, name) if key else "" for name in ("keys", "duplicates"))
@@ -73,6 +74,7 @@ def ingest(
     corrupt = find_corrupt(reports)
     rows_of_file = rows_of_files(reports)
     if key:
+        _require_keys(reports, key)
         _find_duplicates(make_beam_pipeline, first, reports, corrupt, duplicates)
     again = [portion for portion in portions if key or any(piece.file in corrupt for piece in portion.pieces)]
     if again:
@@ -133,6 +135,23 @@ def require_unchanged(reports: Mapping[Portion, Report]) -> None:
     for report in reports.values():
         for file in report.corrupt:
             raise LogError(f"{file} has changed while it was read: run again when its writer is done")
+
+
+def _require_keys(reports: Mapping[Portion, Report], key: Column) -> None:
+    num_keyed = sum(report.num_keyed for report in reports.values())
+    num_keyless = sum(report.num_keyless for report in reports.values())
+    if num_keyless and not num_keyed:
+        raise LogError(
+            f"log.key: none of the {num_keyless:,} good rows of the window has a value in a column {key.source}: "
+            "correct the column's name, or leave log.key out"
+        )
+    if num_keyless:
+        logging.warning(
+            "%d of %d rows have no %s, and are taken for different impressions",
+            num_keyless,
+            num_keyed + num_keyless,
+            key.source,
+        )
 
 
 def _find_duplicates(

@@ -19,7 +19,7 @@ import tensorflow as tf
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from components.arrow_examples.files import ArrowWriter
-from components.impression_log_example_gen.check import check, days_of, find
+from components.impression_log_example_gen.check import check, days_of, excerpt, find, first_values
 from components.impression_log_example_gen.columns import Column
 from components.impression_log_example_gen.duplicates import KeyWriter, hash_keys, read_duplicates
 from components.impression_log_example_gen.pieces import BadRowWriter, read_piece
@@ -123,6 +123,9 @@ class _PortionWriter:
         if self._keys and self._job.key:
             with_key, hashes = hash_keys(rows.batch, self._job.key.source)
             self._keys.add(hashes[is_good[with_key]], ordinals[with_key[is_good[with_key]]])
+            num_keyed = int(is_good[with_key].sum())
+            self.report.num_keyed += num_keyed
+            self.report.num_keyless += int(is_good.sum()) - num_keyed
         if self._shards:
             lists = checked.lists if is_good.all() else checked.lists.filter(pa.array(is_good))
             self._shards.write(lists)
@@ -145,10 +148,10 @@ class _PortionWriter:
         assert self._job.key
         source = self._job.key.source
         repeated = np.flatnonzero(np.isin(ordinals, self._duplicates) & is_good).tolist()
-        keys = find(rows.batch, source).take(pa.array(repeated, pa.int64())).to_pylist()
+        keys = first_values(find(rows.batch, source).take(pa.array(repeated, pa.int64())))
         return {
-            row: BadRow(int(rows.numbers[row]), source, DUPLICATE, str(key))
-            for row, key in zip(repeated, keys, strict=True)
+            row: BadRow(int(rows.numbers[row]), source, DUPLICATE, excerpt(keys, index))
+            for index, row in enumerate(repeated)
         }
 
 

@@ -29,6 +29,7 @@ class Report:
     Attributes:
         num_rows: Rows that were read and belong to the window, good or bad.
         num_outside: Rows of a flat log that do not.
+        num_keyed: Good rows that have a key, where keys are looked at; `num_keyless`: those that have none.
         num_quarantined: Lines that were written to the quarantine file.
         counts: The bad rows, by reason and column.
         shards: The files of Examples, and how many each holds, in order.
@@ -42,6 +43,8 @@ class Report:
 
     num_rows: int = 0
     num_outside: int = 0
+    num_keyed: int = 0
+    num_keyless: int = 0
     num_quarantined: int = 0
     counts: Counts = dataclasses.field(default_factory=Counts)
     shards: list[tuple[str, int]] = dataclasses.field(default_factory=list)

@@ -14,6 +14,7 @@ from components.impression_log_example_gen.columns import Column
 
 ARROW_TYPES = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.large_binary()}
 _MAX_INT64 = 2**63 - 1
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # of the years 1 and 9999, since 1970
 # Text that is surely a number, to Arrow as well; what is neither is asked of Arrow, one by one.
 _PLAIN = {pa.int64(): "^-?[0-9]{1,18}$", pa.float64(): r"^-?[0-9]{1,18}(\.[0-9]{1,18})?$"}
 _WHOLE = "^-?[0-9]+$"
@@ -52,6 +53,10 @@ def convert(values: pa.Array, column: Column, *, is_text: bool = False) -> tuple
     wrong = _merge(wrong, more)
     if column.is_id and len(integers) and pc.min(integers).as_py() < 0:
         wrong = _merge(wrong, _at(integers.to_numpy() < 0, quarantine.NEGATIVE_ID))
+    if column.per_second and len(integers):
+        seconds = integers.to_numpy()
+        is_out = (seconds < _FIRST_SECOND) | (seconds > _LAST_SECOND)
+        wrong = _merge(wrong, _at(is_out, quarantine.NO_TIME)) if is_out.any() else wrong
     if column.is_label:
         wrong = _merge(wrong, _at(~np.isin(integers.to_numpy(), (0, 1)), quarantine.BAD_LABEL))
     return integers, wrong

@@ -83,13 +83,16 @@ class Window:
         return cls(**splits, is_partitioned=tree["is_partitioned"])
 
 
-def split_days(days: Sequence[Day], eval_days: int, train_days: int | None) -> Window:
+def split_days(
+    days: Sequence[Day], eval_days: int, train_days: int | None, as_of: datetime.date | None = None
+) -> Window:
     """Assigns days to the splits: the newest are the eval split, those before them the training split.
 
     Args:
         days: Days with rows, oldest first.
         eval_days: How many of the newest days are the eval split.
         train_days: How many of the days before them are the training split; fewer where there are fewer, all if None.
+        as_of: Newer days are as if they were not there.
 
     Raises:
         LogError: There are too few days to leave one to the training split.
@@ -97,10 +100,15 @@ def split_days(days: Sequence[Day], eval_days: int, train_days: int | None) -> W
     """
     if eval_days < 1 or (train_days is not None and train_days < 1):
         raise ValueError(f"eval_days is {eval_days} and train_days {train_days}, must be positive")
+    known, days = days, up_to(days, as_of)
     if len(days) <= eval_days:
+        until = (
+            f" up to {as_of} ({len(known)} in all, from {known[0].day} to {known[-1].day})" if as_of and known else ""
+        )
+        remedy = "name a later day" if len(known) > eval_days else "log more days"
         raise LogError(
-            f"the impression log has {len(days)} day(s) with rows, too few for {eval_days} eval day(s) and at least "
-            "one training day: log more days, or lower eval_days"
+            f"the impression log has {len(days)} day(s) with rows{until}, too few for {eval_days} eval day(s) and at "
+            f"least one training day: {remedy}, or lower eval_days"
         )
     first = 0 if train_days is None else max(0, len(days) - eval_days - train_days)
     return Window(train=_split(days[first:-eval_days]), eval=_split(days[-eval_days:]))
@@ -139,7 +147,7 @@ def choose_window(
     from components.impression_log_example_gen.flat import find_days_by_timestamp
 
     days, undated = find_days_by_timestamp(path, timestamp)
-    window = split_days(up_to(days, as_of), eval_days, train_days)
+    window = split_days(days, eval_days, train_days, as_of)
     # A file of which no row has a day: so that it is named, and its rows are counted as bad.
     train = dataclasses.replace(window.train, files=window.train.files + undated)
     return dataclasses.replace(window, train=train, is_partitioned=False)

@@ -111,7 +111,10 @@ def test_as_of_goes_before_the_configs(log: Path, supervised: list[Any]) -> None
     assert ctr("run", "--set", "log.eval_days=1", "--set", "log.as_of=2000-01-01", "--as-of", newest).exit_code == 0
     assert supervised[0].log.as_of == newest
     result = ctr("run", "--set", "log.eval_days=1", "--as-of", "1970-01-01")
-    assert result.output.startswith("ctr: log.eval_days: the impression log has 0 day(s) with rows, too few for 1 eval")
+    assert result.output.startswith(
+        "ctr: log.as_of: the impression log has 0 day(s) with rows up to 1970-01-01 (2 in all, from "
+    )
+    assert "too few for 1 eval day(s) and at least one training day: name a later day" in result.output
 
 
 def test_a_run_takes_a_config_file(log: Path, supervised: list[Any]) -> None:
@@ -373,8 +376,18 @@ def test_backfill_stops_at_a_run_that_fails(days_log: Path, monkeypatch: pytest.
 def test_backfill_says_where_there_are_no_rows(days_log: Path, supervised: list[Any]) -> None:
     result = ctr("backfill", "--from", "2027-01-02", "--to", "2027-01-09", "--set", "log.eval_days=1")
     assert result.exit_code == 1
-    assert "has no rows of the days from 2027-01-02 to 2027-01-09: name other days" in result.output
+    assert "has no rows of the days from 2027-01-02 to 2027-01-09, or none of days before them" in result.output
     assert supervised == []
+
+
+def test_backfill_begins_with_the_first_day_that_has_days_before_it(days_log: Path, supervised: list[Any]) -> None:
+    result = ctr("backfill", "--from", "2026-01-01", "--to", "2026-01-02", "--set", "log.eval_days=1")
+    assert result.exit_code == 0, result.output
+    assert [config.log.as_of for config in supervised] == ["2026-01-02"]
+    assert result.output.splitlines() == [
+        "first day with rows, and with days before it to train on: 2026-01-02",
+        "day 2026-01-02, 1 of 1",
+    ]
 
 
 def test_backfill_finds_a_flat_logs_days_and_a_spec_in_the_current_folder(

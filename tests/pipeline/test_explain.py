@@ -52,11 +52,26 @@ def home(tmp_path):
     connection.sqlite.filename_uri = str(home / "metadata.sqlite")
     connection.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
     store = MetadataStore(connection)
-    raw = {"num_rows": "100", "num_examples": json.dumps({"train": 0, "eval": 100})}
-    _put(store, "Examples", home / "examples", raw)
-    _put(store, "Examples", home / "transformed", {})
-    _put(store, "Examples", home / "gone", raw)
+    raw = {
+        "days": json.dumps({"train": ["2026-01-01"], "eval": ["2026-01-02"]}),
+        "num_examples": json.dumps({"train": 0, "eval": 100}),
+    }
+    examples = _put(store, "Examples", home / "examples", raw)
+    transformed = _put(store, "Examples", home / "transformed", {})
     _put(store, "Model", home / "model", {})
+    evaluation = _put(store, "ModelEvaluation", home / "model", {})
+    evaluator = store.put_execution_type(mlmd.ExecutionType(name="Evaluator"))
+    (execution,) = store.put_executions([mlmd.Execution(type_id=evaluator)])
+    inputs = [(artifact, mlmd.Event.INPUT) for artifact in (examples, transformed)]
+    store.put_events(
+        [
+            mlmd.Event(artifact_id=artifact, execution_id=execution, type=kind)
+            for artifact, kind in [*inputs, (evaluation, mlmd.Event.OUTPUT)]
+        ]
+    )
+    # Of a run that has failed since, before its Evaluator.
+    (home / "failed" / "Split-eval").mkdir(parents=True)
+    _put(store, "Examples", home / "failed", raw)
     return home
 
 
@@ -71,7 +86,7 @@ def _put(store, kind, uri, properties):
     )
     for name, value in properties.items():
         artifact.custom_properties[name].string_value = value
-    store.put_artifacts([artifact])
+    return store.put_artifacts([artifact])[0]
 
 
 @pytest.fixture
@@ -87,6 +102,7 @@ def test_the_model_trained_last_is_explained_where_none_has_been_pushed(home, ct
     found = json.loads(result.output)
     assert found["model"] == str(home / "model" / "Format-Serving")
     assert (found["num_examples"], found["num_repeats"], found["auc"]) == (100, 2, 1)
+    assert found["eval_days"] == ["2026-01-02"]
     price, shop = found["fields"]
     assert (price["field"], shop["field"]) == ("price", "shop")
     assert 0.3 < price["auc"]["value"] < 0.7
@@ -108,7 +124,7 @@ def test_people_get_a_table(home, ctr):
     lines = ctr("--repeats", "3").output.splitlines()
     assert lines[0].endswith("model/Format-Serving")
     assert lines[1].startswith("AUC 1.0000, log loss 0.")
-    assert "on 100 impressions; each field shuffled 3 times" in lines[1]
+    assert "on 100 impressions of 2026-01-02; each field shuffled 3 times" in lines[1]
     assert lines[2].split() == ["field", "AUC", "lost", "log", "loss", "added"]
     assert [line.split()[0] for line in lines[3:]] == ["price", "shop"]
     assert lines[4].split()[1:4] == ["+0.0000", "±", "0.0000"]
@@ -121,6 +137,6 @@ def test_what_is_missing_is_named(ctr, tmp_path, home):
     assert result.exit_code == 1
     assert "shop has no model yet: run `ctr run` first" in result.output
     (home / "examples").rename(tmp_path / "moved")
-    assert "shop has no examples yet" in ctr().output
+    assert "shop has no evaluation yet: run `ctr run` to its end first" in ctr().output
     (home / "metadata.sqlite").unlink()
     assert "shop has no runs" in ctr().output

@@ -323,3 +323,12 @@ def test_a_feature_may_be_in_the_serving_environment_alone(tmp_path: Path) -> No
     default_environment: "TRAINING"
     """
     assert list(load_model(save(tmp_path / "1", {"serving_default": "serve"}, schema)).schema) == ["item"]
+
+
+def test_columns_that_no_line_has_are_told_with_the_names_that_the_model_does_not_know():
+    model = Model(COLUMNS, lambda examples: {"ctr": tf.zeros([len(examples), 1])})
+    lines = [b'{"itm": 3, "price": 1, "words": "a"}', b'{"price": 2, "label": 1}', b"no"]
+    counts = predict(model, [lines[:1], lines[1:]], io.StringIO())
+    assert (counts.scored, counts.failed) == (2, 1)
+    assert counts.hint() == ("item, history: in none of the 3 lines; names that the model does not know: itm, label")
+    assert predict(model, [[b'{"item": 3, "price": 1, "words": "a", "history": []}']], io.StringIO()).hint() == ""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import pathlib
 
 import pytest
@@ -13,7 +14,7 @@ from schemas.criteo import CRITEO
 from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
 from schemas.movielens import MOVIELENS
 from schemas.notebook import NOTEBOOK
-from schemas.tfmd import SERVING, TRAINING, features_in, make_schema, schema_text
+from schemas.tfmd import SERVING, TRAINING, features_in, main, make_schema, schema_text
 
 
 @pytest.mark.parametrize("spec", [MOVIELENS, CRITEO, NOTEBOOK], ids=lambda spec: spec.name)
@@ -21,7 +22,7 @@ def test_checked_in_schema_is_the_specs(spec):
     file = pathlib.Path(schemas.__file__).with_name(f"{spec.name}.pbtxt")
     checked_in = text_format.Parse(file.read_text(encoding="utf-8"), schema_pb2.Schema())
     assert checked_in == make_schema(spec), (
-        f"run: python -m schemas.tfmd schemas.{spec.name}:{spec.name.upper()} {file}"
+        f"run: python -m schemas.tfmd schemas.{spec.name}:{spec.name.upper()} {file} --force"
     )
 
 
@@ -82,3 +83,27 @@ def test_a_single_value_is_read_as_dense_and_a_sequence_as_ragged():
         "age": tf.io.FixedLenFeature([], tf.int64, -(2**63)),
         "label": tf.io.FixedLenFeature([], tf.int64, None),  # an impression without one is an error
     }
+
+
+def test_a_schema_that_was_edited_is_overwritten_only_by_force(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "movielens.pbtxt"
+
+    def write(*words):
+        monkeypatch.setattr("sys.argv", ["tfmd", *words])
+        with contextlib.suppress(SystemExit):
+            main()
+        return capsys.readouterr().err
+
+    assert write("schemas.movielens:MOVIELENS", str(file)) == ""
+    text = file.read_text()
+    assert text == schema_text(MOVIELENS)
+    assert write("schemas.movielens:MOVIELENS", str(file)) == ""
+    file.write_text(text + "# tightened")
+    assert write("schemas.movielens:MOVIELENS", str(file)) == (
+        f"{file} is there and says otherwise: --force overwrites it, and what was edited in it\n"
+    )
+    assert file.read_text() == text + "# tightened"
+    assert write("schemas.movielens:MOVIELENS", str(file), "--force") == ""
+    assert file.read_text() == text
+    assert "schemas.movielens has no NOSUCH" in write("schemas.movielens:NOSUCH", str(file))
+    assert write("schemas.movielens:MOVIELENS", str(tmp_path / "no" / "a.pbtxt")).startswith("[Errno 2] No such file")

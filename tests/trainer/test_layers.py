@@ -74,7 +74,7 @@ POOLINGS = {
 }
 
 
-def _autodiff_interact(rows, is_id, fields, over_positions):
+def _autodiff_interact(rows, is_id, numbers, fields, over_positions):
     """What `interact` computes, written down plainly."""
     start, pooled = 0, []
     for field in fields:
@@ -90,7 +90,7 @@ def _autodiff_interact(rows, is_id, fields, over_positions):
         tf.reduce_sum(rows[:, :, :1], axis=1),
         tf.reduce_sum(vectors, axis=1),
         tf.reduce_sum(tf.square(vectors), axis=[1, 2])[:, tf.newaxis],
-        pooled,
+        tf.concat([*tf.unstack(pooled, axis=1), numbers], axis=1),
     )
 
 
@@ -107,13 +107,14 @@ def test_the_interactions_and_their_gradient_are_those_of_autodiff(pooling, over
     generator = np.random.default_rng(0)
     is_id = np.array([[1, 1, 1, 0, 1, 0, 1, 1], [1, 0, 0, 0, 1, 1, 0, 0]], bool)
     rows = generator.normal(size=[2, 8, 4]).astype(np.float32) * np.float32(is_id)[:, :, None]
-    outer = [generator.normal(size=shape).astype(np.float32) for shape in ([2, 1], [2, 3], [2, 1], [2, 5, 3])]
+    outer = [generator.normal(size=shape).astype(np.float32) for shape in ([2, 1], [2, 3], [2, 1], [2, 17])]
+    numbers = generator.normal(size=[2, 2]).astype(np.float32)
     results = []
     for function in (interact, _autodiff_interact):
         rows = tf.constant(rows)
         with tf.GradientTape() as tape:
             tape.watch(rows)
-            outputs = function(rows, is_id, fields, over_positions)
+            outputs = function(rows, is_id, numbers, fields, over_positions)
             loss = tf.add_n([tf.reduce_sum(output * weight) for output, weight in zip(outputs, outer, strict=True)])
         gradient = tape.gradient(loss, rows) * tf.cast(is_id, tf.float32)[:, :, tf.newaxis]
         results.append([*outputs, gradient])
@@ -126,8 +127,8 @@ def test_pooling_of_two_one_and_no_ids(pooling):
     field = IdField("history", start=0, max_length=2, pooling=pooling, row_offset=0, num_buckets=4)
     is_id = np.array([[1, 1], [1, 0], [0, 0]], bool)
     rows = tf.constant([[[9.0, 1, 2], [9, 3, 4]], [[9, 1, 2], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]]])
-    sums = interact(rows, is_id, [field], over_positions=False)
-    np.testing.assert_allclose(sums.pooled[:, 0], POOLINGS[pooling], rtol=1e-6)
+    sums = interact(rows, is_id, tf.zeros([3, 0]), [field], over_positions=False)
+    np.testing.assert_allclose(sums.tower, POOLINGS[pooling], rtol=1e-6)
     np.testing.assert_array_equal(sums.linear, [[18], [9], [0]])
 
 

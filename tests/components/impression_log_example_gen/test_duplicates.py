@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from components.impression_log_example_gen.duplicates import hash_keys
+from components.impression_log_example_gen.log import LogError
 
 
 def test_of_rows_with_the_same_key_the_first_good_one_of_the_log_stays(write, ingest, make_row, expected):
@@ -80,3 +83,19 @@ def test_keys_are_told_apart_and_hashed_alike_whatever_their_type():
     assert hashes(pa.array([1, None, 2])) == {0: texts[0], 2: texts[2]}
     assert hashes(pa.array([[b"1"], [], [b"2", b"x"]])) == {0: texts[0], 2: texts[2]}
     assert hashes(pa.array(["1"]).dictionary_encode())[0] == texts[0]
+
+
+def test_a_key_that_no_row_has_is_an_error_and_one_that_some_have_is_told(write, ingest, make_row, caplog):
+    for day in (1, 2):
+        write(f"day=2026-01-0{day}/a.parquet", [make_row(number, key="a" if number else None) for number in range(3)])
+    with pytest.raises(LogError, match=r"log\.key: none of the 6 good rows of the window has a value in a column kye"):
+        ingest(key="kye")
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        ingest(key="key")
+    assert "2 of 6 rows have no key, and are taken for different impressions" in caplog.text
+
+
+def test_a_duplicates_key_is_told_as_it_is(write, ingest, make_row):
+    for day in (1, 2):
+        write(f"day=2026-01-0{day}/a.tfrecord", [make_row(number, key=f"k-{day}") for number in range(2)])
+    assert [row["value"] for row in ingest(key="key").bad] == ["k-1", "k-2"]

@@ -218,3 +218,13 @@ def test_files_by_day_are_named_by_what_is_in_them(write, make_row, ingest, tmp_
     assert [row["item"] for row in ingested.train + ingested.eval] == [[1], [2], [1], [3], [1], [2]]
     assert (name("2026-01-01"), name("2026-01-03")) == (first, third)
     assert name("2026-01-02") != second
+
+
+def test_other_settings_have_a_quarantine_file_of_their_own(write, ingest, make_row):
+    for day in (1, 2):
+        write(f"day=2026-01-0{day}/a.parquet", [make_row(1, history=[1] * 5), make_row(1), make_row(1, label=7)])
+    both = ingest(max_raw_length=4).artifact.get_string_custom_property("quarantine")
+    other = ingest().artifact.get_string_custom_property("quarantine")
+    counts = [len(pathlib.Path(file).read_text().splitlines()) for file in (both, other)]
+    assert counts == [4, 2]
+    assert ingest(max_raw_length=4).artifact.get_string_custom_property("quarantine") == both

@@ -77,3 +77,15 @@ def test_a_flat_log_needs_a_timestamp_in_the_spec(write, drive, make_row):
     write("a.parquet", [make_row(1)])
     with pytest.raises(LogError, match=r"has no day=YYYY-MM-DD folders, and the feature spec names no timestamp: sort"):
         drive(features="schemas.notebook:NOTEBOOK")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_timestamp_of_another_unit_makes_its_row_bad_and_not_the_log(suffix, write, ingest, make_row, drive):
+    times = [1_767_225_600, 1_767_225_600_000, 1_767_312_000]  # 2026-01-01, in milliseconds, 2026-01-02
+    write(f"a{suffix}", [make_row(number, time=time) for number, time in enumerate(times)])
+    ingested = ingest()
+    assert ingested.places == [(f"a{suffix}", 2, "time", "timestamp out of range")]
+    assert ingested.get("num_rows") == 3
+    write(f"a{suffix}", [make_row(number, time=1000 * times[1]) for number in range(3)])
+    with pytest.raises(LogError, match=r"no row of .* has a timestamp in the column time, or its unit is another one"):
+        drive()
