@@ -196,7 +196,7 @@ def check_evaluator(job: dict[str, Any], served: Served, examples: list[bytes], 
 def check_hostile(job: dict[str, Any], served: Served, examples: list[bytes], ctrs: Ctrs) -> str:
     """A request that nobody should send gets an answer or an error of its own, and the model goes on."""
     counts = {"answered": 0, "refused": 0}
-    for name, call in hostile_requests(served, examples[0]):
+    for name, call in hostile_requests(served, _complete(examples)):
         try:
             answer = call()
             counts["answered"] += 1
@@ -255,6 +255,16 @@ def hostile_requests(served: Served, example: bytes) -> Iterator[tuple[str, Call
             yield f"odd: predict, {length} {wrong}", functools.partial(served.predict, changed)
 
 
+def _complete(examples: Sequence[bytes]) -> bytes:
+    """Returns the first example, with what it lacks from others: what a number is in the log its values tell."""
+    complete = tf.train.Example.FromString(examples[0])
+    for example in examples[1:]:
+        for name, feature in tf.train.Example.FromString(example).features.feature.items():
+            if feature.WhichOneof("kind") and not complete.features.feature[name].WhichOneof("kind"):
+                complete.features.feature[name].CopyFrom(feature)
+    return bytes(complete.SerializeToString())
+
+
 def _changed_examples(example: bytes, inputs: dict[str, tf.TensorSpec]) -> Iterator[tuple[str, list[bytes]]]:
     """Yields an example with each of its features missing, odd, huge and of a wrong type."""
     for name, spec in inputs.items():
@@ -262,10 +272,12 @@ def _changed_examples(example: bytes, inputs: dict[str, tf.TensorSpec]) -> Itera
             continue
         yield f"valid: without {name}", [_with(example, name, [])]
         yield f"valid: odd {name}", [_with(example, name, _odd(spec))]
-        if spec.shape.rank == 1:
-            yield f"malformed: two values of {name}", [_with(example, name, _odd(spec) * 2)]
-        else:
+        # A number that no example has may be an int64 or a float32 in them.
+        is_known = tf.train.Example.FromString(example).features.feature[name].WhichOneof("kind")
+        if spec.shape.rank > 1:
             yield f"valid: {_HUGE:,} values of {name}", [_with(example, name, _odd(spec) * _HUGE)]
+        elif is_known or not spec.dtype.is_floating:
+            yield f"malformed: two values of {name}", [_with(example, name, _odd(spec) * 2)]
         yield f"malformed: wrong type of {name}", [_with(example, name, [b"x"] if spec.dtype != tf.string else [1])]
 
 

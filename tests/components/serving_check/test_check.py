@@ -29,6 +29,23 @@ def test_a_good_model_passes_every_check(job):
     assert all(entry["seconds"] >= 0 for entry in report.values())
 
 
+@pytest.mark.parametrize("lacking", [1, 80], ids=["the first impression", "all"])
+def test_an_impression_that_lacks_a_number_fails_no_check(job, lacking, monkeypatch):
+    examples = [
+        tf.train.Example.FromString(record) for record in tf.data.TFRecordDataset(job["examples"]).as_numpy_iterator()
+    ]
+    numbers = [name for name, feature in examples[0].features.feature.items() if feature.HasField("float_list")]
+    assert numbers
+    for example in examples[:lacking]:
+        for name in numbers:
+            example.features.feature.pop(name, None)
+    with tf.io.TFRecordWriter(job["examples"]) as writer:
+        for example in examples:
+            writer.write(example.SerializeToString())
+    monkeypatch.setattr(check, "CHECKS", {"hostile requests": check.CHECKS["hostile requests"]})
+    assert _failures(_run(job)) == {}
+
+
 def _nan(ask, _):
     return {"ctr": ask()["ctr"] * float("nan")}
 
