@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
@@ -290,5 +291,7 @@ def _threshold_gates(settings: Any, threshold: Any, found: SliceEvaluation, pass
                 continue
             bound = getattr(bounds, side).value
             holds = figure.value >= bound if least == "least" else figure.value <= bound
-            sentence = f"{name}{where} is {figure.value:.4f}, and must be at {least} {bound:g}"
+            # As an AUC where all impressions or none are clicks.
+            told = "not defined" if math.isnan(figure.value) else f"{figure.value:.4f}"
+            sentence = f"{name}{where} is {told}, and must be at {least} {bound:g}"
             yield Gate(name, found.slice, "value", figure, bound, holds, sentence)

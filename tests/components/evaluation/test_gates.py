@@ -71,3 +71,14 @@ def test_every_gate_that_fails_is_named_with_its_figure_and_its_bound(tmp_path):
         assert words[key] in gate.sentence
     assert made.get_string_custom_property("failed_gates").splitlines() == [gate.sentence for gate in failed.values()]
     assert blessing.get_int_custom_property("blessed") == 0
+
+
+def test_impressions_without_a_click_bless_no_model_and_say_why(tmp_path):
+    impressions = drawn.draw_impressions(600)
+    impressions = dataclasses.replace(impressions, label=np.zeros_like(impressions.label))
+    made, blessing = drawn.evaluate(impressions, EvaluationConfig(min_auc=0.6, min_calibration=0.9), tmp_path)
+    sentences = [gate.sentence for gate in read_evaluation(made.uri).gates if not gate.passed]
+    assert {"auc is not defined, and must be at least 0.6", "calibration is not defined, and must be at least 0.9"} <= {
+        *sentences
+    }
+    assert blessing.get_int_custom_property("blessed") == 0
