@@ -59,7 +59,8 @@ def home(tmp_path):
     examples = _put(store, "Examples", home / "examples", raw)
     transformed = _put(store, "Examples", home / "transformed", {})
     _put(store, "Model", home / "model", {})
-    evaluation = _put(store, "ModelEvaluation", home / "model", {})
+    (home / "evaluation").mkdir()
+    evaluation = _put(store, "ModelEvaluation", home / "evaluation", {})
     evaluator = store.put_execution_type(mlmd.ExecutionType(name="Evaluator"))
     (execution,) = store.put_executions([mlmd.Execution(type_id=evaluator)])
     inputs = [(artifact, mlmd.Event.INPUT) for artifact in (examples, transformed)]

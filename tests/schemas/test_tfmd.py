@@ -105,5 +105,5 @@ def test_a_schema_that_was_edited_is_overwritten_only_by_force(tmp_path, monkeyp
     assert file.read_text() == text + "# tightened"
     assert write("schemas.movielens:MOVIELENS", str(file), "--force") == ""
     assert file.read_text() == text
-    assert "schemas.movielens has no NOSUCH" in write("schemas.movielens:NOSUCH", str(file))
+    assert "schemas.movielens has no FeatureSpec NOSUCH" in write("schemas.movielens:NOSUCH", str(file))
     assert write("schemas.movielens:MOVIELENS", str(tmp_path / "no" / "a.pbtxt")).startswith("[Errno 2] No such file")
