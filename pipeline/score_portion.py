@@ -18,7 +18,7 @@ import tensorflow as tf
 from apache_beam.utils import shared
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-from components.impression_log_example_gen.check import check, find, flatten
+from components.impression_log_example_gen.check import check, find, first_values
 from components.impression_log_example_gen.columns import Column, find_columns
 from components.impression_log_example_gen.pieces import BadRowWriter, read_piece
 from components.impression_log_example_gen.portions import Piece, Portion
@@ -104,9 +104,9 @@ class ScorePortion:
         ctrs = model.signature(tf.constant(examples, tf.string))["ctr"].numpy()[:, 0]  # [good rows]
         columns: dict[str, Any] = {"row": pa.array(rows.numbers[is_good], pa.int64())}
         if self.key:
-            columns["key"] = _to_text(_scalars(find(rows.batch, self.key).filter(mask)))
+            columns["key"] = _to_text(first_values(find(rows.batch, self.key).filter(mask)))
         if self.timestamp:
-            columns[self.timestamp] = _scalars(lists.column(lists.schema.get_field_index(self.timestamp)))
+            columns[self.timestamp] = first_values(lists.column(lists.schema.get_field_index(self.timestamp)))
         columns["ctr"] = pa.array(ctrs, pa.float32())
         output = pa.RecordBatch.from_pydict(columns)
         is_finite = np.isfinite(ctrs)
@@ -138,13 +138,6 @@ class _Writer:
         """Enters the Parquet file into the report; call it when all is closed."""
         if self._parquet is not None:
             self.report.shards.append((self._path, self._num_rows))
-
-
-def _scalars(column: pa.Array) -> pa.Array:
-    """Returns the first value of each row, null where there is none."""
-    values, lengths = flatten(column)
-    starts = np.cumsum(lengths) - lengths
-    return values.take(pa.array(np.where(lengths, starts, 0), mask=lengths == 0))
 
 
 def _to_text(keys: pa.Array) -> pa.Array:

@@ -120,9 +120,10 @@ def _check_column(
 
 
 def first_values(array: pa.Array) -> pa.Array:
-    """Returns the first value of each row; each has one."""
+    """Returns the first value of each row, null where there is none."""
     values, lengths = flatten(array)
-    return values.take(pa.array(np.cumsum(lengths) - lengths))
+    starts = np.cumsum(lengths) - lengths
+    return values.take(pa.array(np.where(lengths, starts, 0), mask=lengths == 0))
 
 
 def excerpt(values: pa.Array, position: int) -> str:
