@@ -1,6 +1,8 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 PYTHON := .venv/bin/python
+TEST_PROCESSES ?= 2
+PYTEST := $(PYTHON) -m pytest -n $(TEST_PROCESSES) --dist loadfile
 SOURCES := pipeline components transform trainer schemas kubeflow tests benchmarks examples setup.py
 
 .PHONY: help setup browser run test test-unit lint format lock kubeflow-local \
@@ -21,10 +23,10 @@ browser: ## install Chromium, which the report's tests need, if there is none
 	@requirements/browser.sh
 
 test: setup browser ## run the tests
-	@$(PYTHON) -m pytest
+	@$(PYTEST)
 
 test-unit: setup browser ## run the tests but for the whole runs
-	@$(PYTHON) -m pytest --ignore tests/e2e
+	@$(PYTEST) --ignore tests/e2e
 
 lint: setup ## ruff, mypy, import-linter
 	@.venv/bin/ruff check $(SOURCES)

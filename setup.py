@@ -57,6 +57,7 @@ setup(
             "mypy",
             "nbclient",
             "pytest",
+            "pytest-xdist",
             "ruff",
             "types-protobuf",
             "types-PyYAML",
