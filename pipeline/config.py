@@ -42,7 +42,7 @@ class LogConfig:
             have the timestamp that the feature spec names. A file is Parquet, CSV, JSON lines or TFRecord, gzip or not.
         eval_days: The newest days in the log that have rows are the eval split: how many.
         train_days: The days before them are the training split: how many, or null for all.
-        as_of: The newest day to use, YYYY-MM-DD, or null for the newest that has rows.
+        as_of: The newest day to use, YYYY-MM-DD, or null for the newest that has rows and is not in the future.
         columns: The log's names of the spec's columns that are named otherwise there, by the spec's names.
         timestamp_unit: What the log's timestamp counts since 1970-01-01 UTC: s, ms or us.
         key: The log's column that tells one impression from another, or null. Of rows with the same key all but the

@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import itertools
 import json
+import logging
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from components.impression_log_example_gen.columns import Column
 
 _CHUNK_BYTES = 1 << 20
+_NUM_NAMED = 3
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +95,7 @@ def split_days(
         days: Days with rows, oldest first.
         eval_days: How many of the newest days are the eval split.
         train_days: How many of the days before them are the training split; fewer where there are fewer, all if None.
-        as_of: Newer days are as if they were not there.
+        as_of: Newer days are as if they were not there; see `up_to` for None.
 
     Raises:
         LogError: There are too few days to leave one to the training split.
@@ -102,9 +105,8 @@ def split_days(
         raise ValueError(f"eval_days is {eval_days} and train_days {train_days}, must be positive")
     known, days = days, up_to(days, as_of)
     if len(days) <= eval_days:
-        until = (
-            f" up to {as_of} ({len(known)} in all, from {known[0].day} to {known[-1].day})" if as_of and known else ""
-        )
+        until = f" up to {as_of or 'today'}" if as_of or len(days) < len(known) else ""
+        until += f" ({len(known)} in all, from {known[0].day} to {known[-1].day})" if until and known else ""
         remedy = "name a later day" if len(known) > eval_days else "log more days"
         raise LogError(
             f"the impression log has {len(days)} day(s) with rows{until}, too few for {eval_days} eval day(s) and at "
@@ -130,7 +132,7 @@ def choose_window(
         path: The log.
         eval_days: As in `split_days`.
         train_days: As in `split_days`.
-        as_of: Newer days are as if they were not there.
+        as_of: Newer days are as if they were not there; see `up_to` for None.
         timestamp: The timestamp column, for a flat log.
 
     Raises:
@@ -142,7 +144,7 @@ def choose_window(
     limit = None if train_days is None else eval_days + train_days
     if is_partitioned(path):
         newest_first = (day for day in reversed(up_to(find_days(path), as_of)) if any(map(has_rows, day.files)))
-        return split_days(tuple(itertools.islice(newest_first, limit))[::-1], eval_days, train_days)
+        return split_days(tuple(itertools.islice(newest_first, limit))[::-1], eval_days, train_days, as_of)
 
     from components.impression_log_example_gen.flat import find_days_by_timestamp
 
@@ -154,8 +156,21 @@ def choose_window(
 
 
 def up_to(days: Sequence[Day], as_of: datetime.date | None) -> tuple[Day, ...]:
-    """Returns the days that are not after `as_of`; all if it is None."""
-    return tuple(day for day in days if as_of is None or day.day <= as_of)
+    """Returns the days that are not after `as_of`; if it is None, those that have come somewhere on the earth.
+
+    One row of a device whose clock is wrong must not be the newest day, and with it all that a model is measured on.
+    """
+    last = as_of or datetime.datetime.now(datetime.timezone.utc).date() + datetime.timedelta(days=1)
+    if as_of is None and days and days[-1].day > last:
+        later = [day.day.isoformat() for day in days if day.day > last]
+        _LOGGER.warning(
+            "the log has rows of days that have not come yet, and they are left out: %s%s (first file: %s); log.as_of "
+            "takes them in",
+            ", ".join(later[:_NUM_NAMED]),
+            f" and {len(later) - _NUM_NAMED} more" if len(later) > _NUM_NAMED else "",
+            next(day for day in days if day.day > last).files[0],
+        )
+    return tuple(day for day in days if day.day <= last)
 
 
 def fingerprint(files: Iterable[pathlib.Path], path: pathlib.Path) -> str:

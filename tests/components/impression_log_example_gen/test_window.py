@@ -4,6 +4,7 @@ import datetime
 import gzip
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -122,6 +123,19 @@ AS_OF = {
 def test_days_after_as_of_are_as_if_they_were_not_there(log, as_of, train, eval_):
     window = choose_window(log, 1, None, datetime.date.fromisoformat(as_of))
     assert (_names(window.train.days), _names(window.eval.days)) == (train, eval_)
+
+
+def test_a_day_that_has_not_come_is_left_out_named_and_taken_in_where_it_is_asked_for(log, caplog):
+    tomorrow, later = (
+        datetime.datetime.now(datetime.timezone.utc).date() + datetime.timedelta(days) for days in (1, 3)
+    )
+    for day in (tomorrow, later):  # tomorrow has come in some time zone
+        shutil.copytree(log / "day=2026-01-10", log / f"day={day}")
+    assert _names(choose_window(log, 1, None).eval.days) == [tomorrow.isoformat()]
+    assert f"left out: {later} (first file: {log}/day={later}/" in caplog.text
+    assert _names(choose_window(log, 1, None, later).eval.days) == [later.isoformat()]
+    with pytest.raises(LogError, match=rf"1 day\(s\) with rows up to today \(2 in all, from 2026-01-10 to {later}\)"):
+        split_days(find_days(log)[-3::2], 1, None)
 
 
 def test_gaps_are_named():
