@@ -95,7 +95,7 @@ class ScorePortion:
 
     def _score_rows(self, rows: Rows, model: Model) -> tuple[pa.RecordBatch, list[BadRow]]:
         """Returns the good rows' output without `file`, and the bad ones."""
-        checked = check(rows.batch, rows.numbers, self.columns, is_text=rows.is_text)
+        checked = check(rows.batch, rows.numbers, self.columns, is_text=rows.is_text, known=rows.bad)
         is_good = np.ones(rows.batch.num_rows, bool)
         is_good[list(checked.bad)] = False
         mask = pa.array(is_good)

@@ -6,6 +6,7 @@ No good row is looked at in Python.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,12 @@ class Checked:
 
 
 def check(
-    batch: pa.RecordBatch, numbers: np.ndarray[Any, Any], columns: tuple[Column, ...], *, is_text: bool = False
+    batch: pa.RecordBatch,
+    numbers: np.ndarray[Any, Any],
+    columns: tuple[Column, ...],
+    *,
+    is_text: bool = False,
+    known: Mapping[int, BadRow] | None = None,
 ) -> Checked:
     """Returns rows as lists, and those that are bad.
 
@@ -46,12 +52,15 @@ def check(
         numbers: int64 [batch.num_rows]: their numbers in the file.
         columns: The wanted columns.
         is_text: Whether all values are text, to be parsed.
+        known: As `Rows.bad`.
     """
     bad: dict[int, BadRow] = {}
     arrays = []
     # A required timestamp first: a row that has none belongs to no day, whatever else is wrong with it.
     columns = tuple(sorted(columns, key=lambda column: not column.is_required))
     for column in columns:
+        if not column.is_required:
+            bad = {**(known or {}), **bad}
         arrays.append(_check_column(find(batch, column.source), numbers, column, is_text=is_text, bad=bad))
     return Checked(pa.RecordBatch.from_arrays(arrays, [column.name for column in columns]), bad)
 

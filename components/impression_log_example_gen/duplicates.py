@@ -19,6 +19,7 @@ from pyarrow import types
 from tfx.dsl.io import fileio
 
 from components.impression_log_example_gen.check import find, flatten
+from components.impression_log_example_gen.log import LogError
 
 _SEEDS = ("impression_key_0", "impression_key_1")  # the length is SipHash's
 _BUFFERED_ROWS = 250_000
@@ -35,10 +36,19 @@ def hash_keys(batch: pa.RecordBatch, source: str) -> tuple[_Array, _Array]:
     firsts = (np.cumsum(lengths) - lengths)[rows]
     keys = values.take(pa.array(firsts))
     if not any(is_type(keys.type) for is_type in _IS_TEXT):
-        keys = keys.cast(pa.string())
+        keys = _to_text(keys, source)
     texts = keys.cast(pa.large_binary()).to_numpy(zero_copy_only=False)
     hashes = [pd.util.hash_array(texts, hash_key=seed, categorize=False) for seed in _SEEDS]
     return rows, np.stack(hashes, axis=1).astype(np.uint64)
+
+
+def _to_text(keys: pa.Array, source: str) -> pa.Array:
+    try:
+        return keys.cast(pa.string())
+    except pa.ArrowNotImplementedError:
+        if not types.is_decimal(keys.type):
+            raise LogError(f"log.key: the values of {source} are of the type {keys.type}: name a column of ids") from None
+        return pa.array(map(str, keys.to_pylist()), pa.string())
 
 
 _IS_TEXT = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary, types.is_fixed_size_binary)

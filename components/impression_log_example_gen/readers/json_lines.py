@@ -37,7 +37,7 @@ def _parse_block(lines: Lines, columns: tuple[Column, ...]) -> pa.RecordBatch | 
     """Returns the rows, or None if not every line is an object with values of the types of the first line's."""
     try:
         first = json.loads(lines[0])
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(first, dict):
         return None
@@ -72,28 +72,36 @@ def _type_of(value: Any, column: Column) -> pa.DataType:
 
 def _parse_lines(lines: Lines, columns: tuple[Column, ...]) -> Rows:
     values: dict[str, list[list[Any]]] = {column.source: [] for column in columns}
-    good, bad = [], []
+    good, unparsable, bad = [], [], {}
     for index, number in enumerate(lines.numbers.tolist()):
         line = lines[index]
         if not line.strip():
             continue
         found = _parse_line(line, number, columns)
         if isinstance(found, BadRow):
-            bad.append(found)
+            unparsable.append(found)
             continue
+        found, wrong = found
+        if wrong:
+            bad[len(good)] = wrong
         good.append(index)
         for name, value in found.items():
             values[name].append(value)
     arrays = [pa.array(values[column.source], pa.list_(_ELEMENTS[column.dtype])) for column in columns]
     batch = pa.RecordBatch.from_arrays(arrays, [column.source for column in columns])
-    return Rows(batch, lines.numbers[good], tuple(bad))
+    return Rows(batch, lines.numbers[good], tuple(unparsable), bad=bad)
 
 
 _ELEMENTS = {"int64": pa.int64(), "float32": pa.float64(), "string": pa.large_binary(), None: pa.large_binary()}
 
 
-def _parse_line(line: bytes, number: int, columns: tuple[Column, ...]) -> dict[str, list[Any]] | BadRow:
-    """Returns each column's values as a list, or what is wrong with the first of them that is."""
+def _parse_line(
+    line: bytes, number: int, columns: tuple[Column, ...]
+) -> tuple[dict[str, list[Any]], BadRow | None] | BadRow:
+    """Returns each column's values as a list, and what is wrong with the first that is, which has none; or only that.
+
+    Only that, where it is the line, or the timestamp that says the row's day.
+    """
     try:
         # Invalid bytes become lone surrogates, so that the column that has them can be named.
         row = json.loads(line.decode(errors="surrogateescape"))
@@ -101,15 +109,20 @@ def _parse_line(line: bytes, number: int, columns: tuple[Column, ...]) -> dict[s
         row = None
     if not isinstance(row, dict):
         return BadRow(number, None, UNPARSABLE, line[:400].decode(errors="replace"))
-    found = {}
-    for column in columns:
+    found: dict[str, list[Any]] = {}
+    wrong = None
+    for column in sorted(columns, key=lambda column: not column.is_required):
         value = row.get(column.source)
         elements = [v for v in (value if isinstance(value, list) else [value]) if v is not None]
         try:
             found[column.source] = [_convert(element, column) for element in elements]
         except _BadValueError as error:
-            return BadRow(number, column.source, str(error), repr(value)[:400].encode(errors="replace").decode())
-    return found
+            found[column.source] = []
+            excerpt = repr(value)[:400].encode(errors="replace").decode()
+            wrong = wrong or BadRow(number, column.source, str(error), excerpt)
+            if column.is_required:
+                return wrong
+    return found, wrong
 
 
 class _BadValueError(ValueError):

@@ -75,8 +75,10 @@ def has_rows(file: pathlib.Path) -> bool:
             if format_of(file) == "tfrecord":
                 return bool(stream.read(1))
             for _, block in read_blocks(stream):
-                num_lines += len(Lines(block, 1))
-                if num_lines > is_csv:  # a header is no row
+                lines = Lines(block, 1)
+                num_lines += len(lines)
+                # A header is no row. One with a carriage return in it is no header, but a corrupt file.
+                if num_lines > is_csv or (is_csv and num_lines and b"\r" in lines[0].rstrip(b"\r\n")):
                     return True
     except (*_ERRORS, CorruptFileError):
         return True

@@ -8,7 +8,7 @@ import gzip
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,14 @@ class Rows:
         numbers: int64 [batch.num_rows]: the line of each in a text file, else the row, the first being 1.
         unparsable: The others.
         is_text: Whether every value is text, as in CSV: to be parsed as what the spec says.
+        bad: By its position in `batch`, each row with a value that could not be taken there, which is null.
     """
 
     batch: pa.RecordBatch
     numbers: np.ndarray[Any, Any]
     unparsable: tuple[BadRow, ...] = ()
     is_text: bool = False
+    bad: Mapping[int, BadRow] = dataclasses.field(default_factory=dict)
 
 
 class CorruptFileError(ValueError):

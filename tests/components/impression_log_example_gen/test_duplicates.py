@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import decimal
+import io
 import logging
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from components.impression_log_example_gen.duplicates import hash_keys
@@ -99,3 +102,25 @@ def test_a_duplicates_key_is_told_as_it_is(write, ingest, make_row):
     for day in (1, 2):
         write(f"day=2026-01-0{day}/a.tfrecord", [make_row(number, key=f"k-{day}") for number in range(2)])
     assert [row["value"] for row in ingest(key="key").bad] == ["k-1", "k-2"]
+
+
+def test_a_corrupt_file_shifts_no_row_of_the_next_one(write, ingest, make_row, to_bytes):
+    content = to_bytes([make_row(number, key=f"x{number}") for number in range(400)], ".parquet")
+    last = pq.ParquetFile(io.BytesIO(content)).metadata.row_group(19).column(0).data_page_offset
+    write("day=2026-01-01/a.parquet", content[:last] + b"\xff" * 30 + content[last + 30 :])  # 380 rows can be read
+    rows = [make_row(1000 + number, key=f"k{number}") for number in range(500)]
+    rows[1]["key"] = "k0"
+    write("day=2026-01-01/b.parquet", rows)
+    write("day=2026-01-02/a.parquet", [make_row(7, key="7")])
+    ingested = ingest(key="key")
+    assert ingested.places[1:] == [("b.parquet", 2, "key", "duplicate impression")]
+    assert [row["item"][0] for row in ingested.train] == [1000, *range(1002, 1500)]
+
+
+def test_decimals_are_keys_and_what_has_no_text_is_none():
+    def hashes(array):
+        return hash_keys(pa.RecordBatch.from_arrays([array], ["key"]), "key")[1].tolist()
+
+    assert hashes(pa.array([decimal.Decimal(5), decimal.Decimal(7)])) == hashes(pa.array([5, 7]))
+    with pytest.raises(LogError, match=r"log\.key: the values of key are of the type struct<.*>: name a column of ids"):
+        hashes(pa.array([{"a": 1}]))

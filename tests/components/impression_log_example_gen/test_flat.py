@@ -89,3 +89,15 @@ def test_a_timestamp_of_another_unit_makes_its_row_bad_and_not_the_log(suffix, w
     write(f"a{suffix}", [make_row(number, time=1000 * times[1]) for number in range(3)])
     with pytest.raises(LogError, match=r"no row of .* has a timestamp in the column time, or its unit is another one"):
         drive()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_wrong_type_outside_the_window_is_not_counted_whatever_the_format(suffix, write, ingest, make_row):
+    rows = _at(make_row, DAY, DAY, 2 * DAY, 2 * DAY, 3 * DAY)
+    for row in (rows[0], rows[3]):
+        row["price"] = "free"
+    write(f"a{suffix}", rows)
+    ingested = ingest(train_days=1)
+    is_csv = suffix == ".csv"  # with a header
+    assert ingested.places == [(f"a{suffix}", 4 + is_csv, "price", "wrong type")]
+    assert ingested.get("num_rows") == 3

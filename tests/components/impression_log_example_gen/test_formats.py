@@ -120,6 +120,12 @@ UNPARSABLE = {
         [1, 2],
         [(1, None)],
     ),
+    "JSON whose first line is nested deeply": (
+        ".jsonl",
+        b'{"item": 1, "label": 0, "more": ' + b"[" * 3_000 + b"]" * 3_000 + b'}\n{"item": 2, "label": 0}\n',
+        [2],
+        [(1, None)],
+    ),
     "JSON of several types": (
         ".jsonl",
         b'{"item": 1, "label": true}\n{"item": [2], "label": 1, "price": 1}\n{"item": "3", "label": 1}\n'

@@ -160,6 +160,7 @@ def test_a_corrupt_file_makes_its_day_one_with_rows_and_one_before_the_window_is
 
 ROWS = {
     "a.csv": (b"label\n", b"label\n\n\n1"),
+    "old-macintosh.csv": (b"label\r\n", b"label\r1\r0\r"),  # which is a corrupt file
     "a.csv.gz": (gzip.compress(b""), gzip.compress(b"label\n1\n")),
     "a.jsonl": (b"\n\n", b"\n{}"),
     "a.tfrecord": (b"", b"x"),
