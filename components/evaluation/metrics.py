@@ -58,8 +58,9 @@ class ImpressionMetric(metric_types.Metric):
 
     Its config has `name`, what it is called in TFMA's output, and `figure`: a name in `FIGURES`, `USER_FIGURES` or
     `COUNTS`, or `SCORES`. With `side`, "low" or "high", it is that limit of the 95% interval of the difference to the
-    baseline, for change thresholds: only there with a baseline, and infinite in a slice with less than `min_examples`
-    impressions, of which nothing is known that a gate could hold against a model. With `plain` it has no interval.
+    baseline, for change thresholds: only there with a baseline. With `min_examples`, for slices, it is infinite where
+    there are fewer impressions, and where the difference has no interval, as without a click, or with all clicks in one
+    fold: nothing is known there that a gate could hold against a model. With `plain` it has no interval.
     """
 
     def __init__(
@@ -131,7 +132,9 @@ def _limit(
     low, high = -math.inf, math.inf
     if measured.num_examples >= min_examples:
         candidate, baseline = (model[figure] for model in measured.models)
-        low, high = interval(estimate(candidate - baseline, measured.occupied))
+        limits = interval(estimate(candidate - baseline, measured.occupied))
+        if not (min_examples and math.isnan(limits[0])):
+            low, high = limits
     return {difference: low if side == "low" else high}
 
 

@@ -272,15 +272,18 @@ def _threshold_gates(settings: Any, threshold: Any, found: SliceEvaluation, pass
     where = "".join(f" in {column}={value}" for column, value in found.slice)
     if threshold.HasField("change_threshold") and found.difference is not None:
         figure = found.difference[name]
+        if figure.low is None and settings.get("min_examples"):  # see `ImpressionMetric`
+            return
         bound = threshold.change_threshold.absolute.value
         limit = {"low": "lower", "high": "upper"}[settings["side"]]
         least = (
             "least" if threshold.change_threshold.direction == config_pb2.MetricDirection.HIGHER_IS_BETTER else "most"
         )
         told = "no interval" if figure.low is None else f"95% interval {figure.low:+.4f} to {figure.high:+.4f}"
+        value = "not defined" if math.isnan(figure.value) else f"{figure.value:+.4f}"
         sentence = (
-            f"{name}{where} is {figure.value:+.4f} beside the baseline's ({told}), and its {limit} limit must be at "
-            f"{least} {bound:+g}"
+            f"{name}{where} is {value} beside the baseline's ({told}), and its {limit} limit must be at {least} "
+            f"{bound:+g}"
         )
         yield Gate(name, found.slice, "change", figure, bound, passed, sentence)
     if threshold.HasField("value_threshold"):

@@ -39,9 +39,10 @@ class Measured:
 
 
 class Sketch:
-    """Impressions, of which all rows are kept up to `2 * MAX_ROWS`.
+    """Impressions, of which all rows are kept up to `MAX_ROWS`.
 
-    Above that the rows of the users with the smallest hashes stay, at most `MAX_ROWS` at the end: the same ones in
+    Above that the rows of the users with the smallest hashes stay, at most `MAX_ROWS` at the end (and up to twice that
+    before): the same ones in
     whatever order the impressions come and are merged. gauc, ndcg and mrr are then those of this random sample of users
     (none are left where a single one has more rows than that); all other metrics come from histograms.
     """

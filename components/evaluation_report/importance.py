@@ -200,5 +200,7 @@ def read_sample(folders: Sequence[str], num_examples: int, spec: FeatureSpec, nu
     examples = tf.data.Dataset.from_tensor_slices(files).interleave(
         lambda file: tf.data.TFRecordDataset(file, compression_type="GZIP"), cycle_length=16, block_length=16
     )
-    every = max(1, min(num_examples, _MAX_READ) // count)
-    return [example.numpy() for example in examples.take(_MAX_READ).shard(every, 0).take(count)]
+    total = max(count, min(num_examples, _MAX_READ))
+    # Of the first k examples k * count / total are taken, whatever k is.
+    taken = examples.take(_MAX_READ).enumerate().filter(lambda k, _: (k + 1) * count // total > k * count // total)
+    return [example.numpy() for _, example in taken.take(count)]

@@ -82,3 +82,19 @@ def test_impressions_without_a_click_bless_no_model_and_say_why(tmp_path):
         *sentences
     }
     assert blessing.get_int_custom_property("blessed") == 0
+
+
+def test_a_slice_in_which_nothing_can_be_shown_is_not_held_against_a_model(tmp_path):
+    impressions = drawn.draw_impressions(6000, num_genres=4)
+    label, user = impressions.label.copy(), impressions.user.copy()
+    no_click, one_user = (np.flatnonzero(impressions.genre == genre) for genre in (2, 3))
+    label[no_click] = label[one_user] = 0
+    label[one_user[:3]], user[one_user[:3]] = 1, user[one_user[0]]
+    impressions = dataclasses.replace(impressions, label=label, user=user, candidate=impressions.baseline.copy())
+    config = EvaluationConfig(slices=(("genre",),), min_calibration=0.1, max_calibration=5.0)
+    made, _ = drawn.evaluate(impressions, config, tmp_path)
+    evaluation = read_evaluation(made.uri)
+    assert evaluation.blessed
+    genres = [gate.slice[0][1] for gate in evaluation.gates if gate.slice]
+    assert len(genres) == 2
+    assert all(gate.passed for gate in evaluation.gates)

@@ -125,3 +125,17 @@ def test_a_model_without_the_signature_is_an_error(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path))
     with pytest.raises(ValueError, match="no signature predict"):
         load_scorer(str(tmp_path))
+
+
+@pytest.mark.parametrize("number", [19_999, 39_999, 59_999])
+def test_the_sample_is_evenly_over_all_files(number, tmp_path):
+    spec = FeatureSpec("s", (IdFeature("shop", 10),))
+    for file in range(4):
+        with tf.io.TFRecordWriter(str(tmp_path / f"part-{file}.gz"), tf.io.TFRecordOptions("GZIP")) as writer:
+            for index in range(file, number, 4):
+                writer.write(_example(shop=[index // 4]))
+    examples = read_sample([str(tmp_path)], number, spec, 1)
+    places = [tf.train.Example.FromString(one).features.feature["shop"].int64_list.value[0] for one in examples]
+    assert len(examples) == min(number, 20_000)
+    share, _ = np.histogram(places, 8, (0, number / 4))
+    assert share.max() - share.min() < 0.02 * len(examples)
