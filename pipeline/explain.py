@@ -9,7 +9,7 @@ import pathlib
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from components.earlier.days import days_of, examples_among, inputs_of
+from components.earlier.days import days_of, origins
 from components.evaluation_report.importance import Importance, explain, load_scorer, read_sample
 from pipeline.config import PipelineConfig
 from pipeline.history import ReportError, open_store
@@ -61,7 +61,7 @@ def _evaluated_examples(store: MetadataStore) -> mlmd.Artifact | None:
     evaluation = _newest(store, "ModelEvaluation")
     if evaluation is None:
         return None
-    found = examples_among(store, inputs_of(store, [evaluation.id]))
+    found = origins(store, [evaluation.id])[evaluation.id]
     return found[0] if found and os.path.isdir(found[0].uri) else None
 
 

@@ -6,13 +6,14 @@ from ml_metadata import MetadataStore
 from tfx.dsl.components.common.resolver import ResolverStrategy
 from tfx.types.artifact import Artifact
 
-from components.earlier.days import examples_among, inputs_of, newest_day
+from components.earlier.days import newest_day, origins
 
 
 class EarlierArtifactStrategy(ResolverStrategy):
-    """Resolves the latest artifact made from Examples whose newest day is before that of the run's Examples.
+    """Resolves the artifact of the newest of the days before that of the run's Examples; of several the latest.
 
-    So a run that is repeated gets the same one again, and is cached, and an older day what was there before it.
+    So a run that is repeated gets the same one again, and is cached, and an older day what was there before it. A day
+    that is run once more, as its log was mended, does not take the place of those after it.
 
     Inputs: `examples`, the run's; under one other key all artifacts there are. Outputs: the same keys; the other one is
     empty where there is no such artifact.
@@ -30,8 +31,8 @@ class EarlierArtifactStrategy(ResolverStrategy):
         (examples,) = input_dict["examples"]
         ((key, artifacts),) = [(key, found) for key, found in input_dict.items() if key != "examples"]
         day = newest_day(examples.mlmd_artifact)
-        for artifact in sorted(artifacts, key=lambda found: found.id, reverse=True):
-            days = [newest_day(found) for found in examples_among(store, inputs_of(store, [artifact.id]))]
-            if days and max(days) < day:
-                return {"examples": [examples], key: [artifact]}
-        return {"examples": [examples], key: []}
+        made_from = origins(store, [artifact.id for artifact in artifacts])
+        days = {one: max(map(newest_day, found)) for one, found in made_from.items() if found}
+        earlier = [artifact for artifact in artifacts if days.get(artifact.id, day) < day]
+        latest = sorted(earlier, key=lambda artifact: (days[artifact.id], artifact.id))[-1:]
+        return {"examples": [examples], key: latest}

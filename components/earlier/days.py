@@ -22,18 +22,37 @@ def newest_day(examples: Artifact) -> str:
     return max(day for days in by_split.values() for day in days)
 
 
-def examples_among(store: MetadataStore, artifact_ids: Iterable[int]) -> list[Artifact]:
-    """Returns those of the artifacts that ImpressionLogExampleGen has made."""
-    return [record for record in store.get_artifacts_by_id(list(artifact_ids)) if _DAYS in record.custom_properties]
+def origins(store: MetadataStore, artifact_ids: Iterable[int], executions: int = 1) -> dict[int, list[Artifact]]:
+    """Returns for each artifact those of ImpressionLogExampleGen's Examples that it was made from.
 
-
-def inputs_of(store: MetadataStore, artifact_ids: Iterable[int]) -> list[int]:
-    """Returns the ids of the inputs of the executions that made artifacts."""
-    made_by = {
-        event.execution_id
-        for event in store.get_events_by_artifact_ids(list(artifact_ids))
-        if event.type == Event.OUTPUT
+    Args:
+        store: The metadata store.
+        artifact_ids: The artifacts.
+        executions: How many executions are between: 1 where one that read the Examples made the artifact.
+    """
+    ancestors = {artifact: {artifact} for artifact in artifact_ids}
+    for _ in range(executions):
+        inputs = _inputs(store, set().union(*ancestors.values()))
+        ancestors = {
+            artifact: set().union(*(inputs.get(one, ()) for one in found)) for artifact, found in ancestors.items()
+        }
+    records = store.get_artifacts_by_id(list(set().union(*ancestors.values())))
+    examples = {record.id: record for record in records if _DAYS in record.custom_properties}
+    return {
+        artifact: [examples[one] for one in sorted(found & examples.keys())] for artifact, found in ancestors.items()
     }
-    return sorted(
-        {event.artifact_id for event in store.get_events_by_execution_ids(list(made_by)) if event.type == Event.INPUT}
-    )
+
+
+def _inputs(store: MetadataStore, artifact_ids: set[int]) -> dict[int, set[int]]:
+    """Returns for each artifact the inputs of the execution that made it, in two queries however many there are."""
+    if not artifact_ids:
+        return {}
+    made = [event for event in store.get_events_by_artifact_ids(list(artifact_ids)) if event.type == Event.OUTPUT]
+    read: dict[int, set[int]] = {event.execution_id: set() for event in made}
+    for event in store.get_events_by_execution_ids(list(read)) if read else ():
+        if event.type == Event.INPUT:
+            read[event.execution_id].add(event.artifact_id)
+    inputs: dict[int, set[int]] = {}
+    for event in made:
+        inputs.setdefault(event.artifact_id, set()).update(read[event.execution_id])
+    return inputs

@@ -7,16 +7,16 @@ from tfx.dsl.components.common.resolver import ResolverStrategy
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
 from tfx.types.artifact import Artifact
 
-from components.earlier.days import days_of, examples_among, inputs_of
+from components.earlier.days import days_of, origins
 from components.model_pusher.versions import ROLLED_BACK
 
 
 class EarlierModelStrategy(ResolverStrategy):
-    """Resolves the latest blessed model whose training days end before those of the run's Examples.
+    """Resolves the blessed model of the newest training days that end before those of the run's Examples.
 
     The latest blessed one would not do. Where a run is repeated, that is the model of the same days: it would learn
     them twice, and the Trainer's cache would never be right. Where an older day is run again, it is a model that has
-    learned the days that it is then evaluated on.
+    learned the days that it is then evaluated on. Of several models of one day the latest is meant.
 
     A model that a rollback has taken out of service is passed over.
 
@@ -40,14 +40,23 @@ class EarlierModelStrategy(ResolverStrategy):
             for blessing in input_dict["model_blessing"]
             if blessing.get_int_custom_property("blessed")
         }
-        for model in sorted(input_dict["model"], key=lambda model: model.id, reverse=True):
-            if model.id in blessings and not model.get_string_custom_property(ROLLED_BACK):
-                # Transform's inputs, whose outputs are the Trainer's.
-                origins = examples_among(store, inputs_of(store, inputs_of(store, [model.id])))
-                learned = [day for found in origins for day in days_of(found, "train")]
-                if learned and max(learned) < last_day:
-                    return {"examples": [examples], "model": [model], "model_blessing": [blessings[model.id]]}
-        return {"examples": [examples], "model": [], "model_blessing": []}
+        models = {
+            model.id: model
+            for model in input_dict["model"]
+            if model.id in blessings and not model.get_string_custom_property(ROLLED_BACK)
+        }
+        learned = {  # the Trainer's inputs are Transform's outputs
+            model: max(day for one in found for day in days_of(one, "train"))
+            for model, found in origins(store, models, executions=2).items()
+            if found
+        }
+        earlier = [model for model, day in learned.items() if day < last_day]
+        latest = sorted(earlier, key=lambda model: (learned[model], model))[-1:]
+        return {
+            "examples": [examples],
+            "model": [models[model] for model in latest],
+            "model_blessing": [blessings[model] for model in latest],
+        }
 
 
 class BaselineStrategy(LatestBlessedModelStrategy):

@@ -70,3 +70,11 @@ def test_a_repeated_run_is_compared_with_the_same_as_before(runs):
 def test_an_older_day_is_not_compared_with_what_came_after(runs):
     runs.run(["02"], ["03"])
     assert runs.resolve(runs.examples(["01"], ["02"])) == []
+
+
+def test_a_day_that_was_run_again_does_not_take_the_place_of_a_newer_one(runs):
+    runs.run(["01"], ["02"])
+    _, newest = runs.run(["02"], ["03"])
+    _, again = runs.run(["01"], ["02"])
+    assert runs.resolve(runs.examples(["03"], ["04"])) == [newest.id]
+    assert runs.resolve(runs.examples(["02"], ["03"])) == [again.id]

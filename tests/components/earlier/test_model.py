@@ -82,3 +82,11 @@ def test_an_older_day_does_not_go_on_from_a_model_that_has_seen_it(history):
     examples, _ = history.run(["2026-01-01", "2026-01-02"], ["2026-01-03"])
     history.run(["2026-01-03"], ["2026-01-04"])
     assert history.resolve(examples) == []
+
+
+def test_a_day_that_was_run_again_does_not_take_the_place_of_a_newer_one(history):
+    history.run(["2026-01-01"], ["2026-01-02"])
+    _, newest = history.run(["2026-01-02"], ["2026-01-03"])
+    _, again = history.run(["2026-01-01"], ["2026-01-02"])
+    assert history.resolve(history.examples(["2026-01-03"], ["2026-01-04"])) == [newest.id]
+    assert history.resolve(history.examples(["2026-01-02"], ["2026-01-03"])) == [again.id]
