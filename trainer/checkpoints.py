@@ -83,7 +83,8 @@ class Checkpoints:
 
         A state whose variables have other shapes, of another version of this package, is none.
         """
-        steps = self._steps()
+        # Without the one file, a removal of the folder was cut off.
+        steps = [step for step in self._steps() if (self.directory / str(step) / _STATE).is_file()]
         if not steps:
             return Progress()
         state = json.loads((self.directory / str(steps[-1]) / _STATE).read_text(encoding="utf-8"))
@@ -122,6 +123,14 @@ class Checkpoints:
         unfinished.rename(folder)
         _flush(self.directory)
         shutil.rmtree(before, ignore_errors=True)
+
+
+def remove_whole(folder: pathlib.Path) -> None:
+    """Removes the folder of checkpoints at once: what is killed meanwhile leaves none, or all of them."""
+    done = folder.with_name(f"{folder.name}.done")
+    shutil.rmtree(done, ignore_errors=True)  # of a removal that was cut off
+    folder.rename(done)
+    shutil.rmtree(done)
 
 
 def _flush(path: pathlib.Path) -> None:

@@ -167,7 +167,7 @@ class TrainingConfig:
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
     checkpoint_minutes: NonNegative = 10.0
     workers_minutes: Annotated[float, Field(gt=0)] = 10.0
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
 
     def __post_init__(self) -> None:
         if self.reduce_on_plateau and (self.warmup_steps or self.decay_steps):

@@ -268,6 +268,13 @@ class DeepFM(keras.Model):
         return tf.concat([*vectors, numbers], axis=1)
 
     @property
+    def logit_bias(self) -> keras.Variable | None:
+        """What is added to every logit, [1]; None where there is only an FM term."""
+        if self.use_linear:
+            return self.bias
+        return self.deep_tower.layers[-1].bias if self.deep_tower is not None else None
+
+    @property
     def tables(self) -> list[RowTable]:
         """What is only gathered from: the embedding table, if there are id fields."""
         return [self.embedding_table] if self._fields else []

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import pathlib
-import shutil
 
 import pydantic
 import tensorflow_transform as tft
@@ -17,6 +16,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from schemas import training_log
 from schemas.features import FeatureSpec, load_spec
 from schemas.training_log import TrainingLog
+from trainer.checkpoints import remove_whole
 from trainer.cluster import Cluster, WorkersError, read_cluster
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.connection import connect
@@ -113,9 +113,9 @@ def train_and_export(fn_args: FnArgs, workers: Workers = ALONE) -> None:
     if training_config.warm_start:
         state = _state_beside(fn_args.serving_model_dir)
         if earlier_state and training_config.warm_start_from == "cold":
-            hand_on(model, earlier_state, training.cold, state)
+            hand_on(model, earlier_state, training.cold, state, training_config.negative_sampling_rate)
         else:
-            save_state(model, state)
+            save_state(model, state, training_config.negative_sampling_rate)
     for table in model.tables:
         table.add_slots(0, 0.0)  # what is served has no use for them
     if training.cold:
@@ -128,7 +128,7 @@ def train_and_export(fn_args: FnArgs, workers: Workers = ALONE) -> None:
     }
     export(model, transform_output, spec, fn_args.serving_model_dir, training_config.negative_sampling_rate, card)
     pathlib.Path(fn_args.serving_model_dir).with_name(training_log.FILE).write_text(log.to_json(), encoding="utf-8")
-    shutil.rmtree(os.path.dirname(checkpoints_dir))
+    remove_whole(pathlib.Path(checkpoints_dir).parent)
 
 
 def read_settings(fn_args: FnArgs) -> tuple[FeatureSpec, ModelConfig, TrainingConfig]:

@@ -264,7 +264,7 @@ def train(
     compile_model(model, config, first_step, workers)
     cold: tuple[str, ...] = ()
     if earlier_state:
-        cold = warm_start(model, earlier_state)
+        cold = warm_start(model, earlier_state, config.negative_sampling_rate)
         _LOGGER.info(
             "warm start from %s; %s", earlier_state, f"cold are {', '.join(cold)}" if cold else "nothing is cold"
         )

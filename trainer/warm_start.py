@@ -12,6 +12,7 @@ import functools
 import itertools
 import json
 import logging
+import math
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 FOLDER = "training_state"
 _VARIABLES, _LAYOUT = "variables.npz", "layout.json"
 _SLOTS = "_slots"
+_RATE = "negative_sampling_rate"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,22 +58,30 @@ class Kept(NamedTuple):
     assign: Callable[[np.ndarray[Any, Any]], None]
 
 
-def save_state(model: DeepFM, directory: pathlib.Path) -> None:
+def save_state(model: DeepFM, directory: pathlib.Path, negative_sampling_rate: float = 1.0) -> None:
     """Writes what a later training can go on from.
 
     Args:
         model: The model with the optimizer that trained it.
         directory: Folder to write.
+        negative_sampling_rate: That of its training, which its logits go by.
     """
     directory.mkdir(parents=True)
     variables = _variables(model)
     np.savez(directory / _VARIABLES, **{path: variable.read() for path, variable in variables.items()})
     blocks = {path: [dataclasses.asdict(rows) for rows in _blocks(path, model)] for path in variables}
-    layout = {"steps": int(_kept(model.optimizer.iterations).read()), "blocks": blocks}
+    steps = int(_kept(model.optimizer.iterations).read())
+    layout = {"steps": steps, "blocks": blocks, _RATE: negative_sampling_rate}
     (directory / _LAYOUT).write_text(json.dumps(layout), encoding="utf-8")
 
 
-def hand_on(model: DeepFM, earlier: pathlib.Path, cold: Sequence[str], directory: pathlib.Path) -> None:
+def hand_on(
+    model: DeepFM,
+    earlier: pathlib.Path,
+    cold: Sequence[str],
+    directory: pathlib.Path,
+    negative_sampling_rate: float = 1.0,
+) -> None:
     """Writes the state that a model went on from for later trainings to go on from too.
 
     A state in which some of the model's weights had no counterpart is not handed on: they would start cold every time.
@@ -82,10 +92,11 @@ def hand_on(model: DeepFM, earlier: pathlib.Path, cold: Sequence[str], directory
         earlier: What `save_state` wrote, or this function.
         cold: What had no counterpart there, see `warm_start`.
         directory: Folder to write.
+        negative_sampling_rate: As in `save_state`.
     """
     if cold:
         _LOGGER.info("%s is not handed on: the features or the model's settings are other ones now", earlier)
-        save_state(model, directory)
+        save_state(model, directory, negative_sampling_rate)
     else:
         shutil.copytree(earlier, directory)
 
@@ -95,12 +106,16 @@ def read_steps(directory: pathlib.Path) -> int:
     return int(json.loads((directory / _LAYOUT).read_text(encoding="utf-8"))["steps"])
 
 
-def warm_start(model: DeepFM, directory: pathlib.Path) -> tuple[str, ...]:
+def warm_start(model: DeepFM, directory: pathlib.Path, negative_sampling_rate: float = 1.0) -> tuple[str, ...]:
     """Gives a model and its optimizer an earlier training's state, as far as it fits.
+
+    The logit of a training that sees a share r of the negatives is higher by -ln(r), see `trainer.train.logit_shift`.
+    Where the earlier training saw another share, the bias is moved by the difference.
 
     Args:
         model: The model, with its optimizer built.
         directory: What `save_state` wrote.
+        negative_sampling_rate: That of the training that begins.
 
     Returns:
         What has no counterpart there and starts cold, in words.
@@ -121,6 +136,9 @@ def warm_start(model: DeepFM, directory: pathlib.Path) -> tuple[str, ...]:
                 variable.assign(values)
             else:
                 cold[path] = None
+        bias = model.logit_bias
+        if bias is not None and bias.path in earlier:
+            bias.assign_add([math.log(layout.get(_RATE, 1.0) / negative_sampling_rate)])
     model.optimizer.iterations.assign(layout["steps"])
     return tuple(cold)
 

@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 from schemas.features import FeatureSpec, IdFeature, NumericFeature
+from trainer.checkpoints import remove_whole
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.finite import NonFiniteLossError, find_offender
 from trainer.input import ordered_batches, read_chunks, shuffled_batches
@@ -336,6 +338,7 @@ helper.run(sys.argv[1], sys.argv[3], int(sys.argv[4]))
 HELPER = """
 import tensorflow as tf
 from schemas.features import FeatureSpec, NumericFeature
+from trainer.checkpoints import remove_whole
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.input import ordered_batches, read_chunks, shuffled_batches
 from trainer.model import model_fn
@@ -430,3 +433,21 @@ def test_a_checkpoint_of_other_shapes_is_said_and_not_gone_on_from(tmp_path, cap
     assert len(history["loss"]) == 1
     assert f"step 3 in {folders[1]} is of another version of this package: training begins anew" in caplog.text
     assert [entry.name for entry in (tmp_path / "state").iterdir()] == ["1"]
+
+
+def test_what_a_removal_of_checkpoints_leaves_is_not_gone_on_from(tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoints"
+    (folder / "hash" / "3").mkdir(parents=True)
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "rmtree", lambda path, ignore_errors=False: None)
+        remove_whole(folder)
+    assert not folder.exists()
+    (folder / "hash" / "3").mkdir(parents=True)
+    remove_whole(folder)
+    assert list(tmp_path.iterdir()) == []
+    # Or one of before checkpoints were removed at once: without the file that says how far the training was.
+    (folder / "3").mkdir(parents=True)
+    batches = _batches([-1, 1, -2, 2], [0, 1, 0, 1])
+    model = model_fn(NUMBERS, ModelConfig(hidden_units=(4,)), seed=1)
+    train(model, batches, batches, TrainingConfig(max_epochs=1), str(tmp_path / "logs"), str(folder))
+    assert (folder / "1").is_dir()

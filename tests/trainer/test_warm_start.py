@@ -11,7 +11,7 @@ import tensorflow as tf
 from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.model import model_fn
-from trainer.train import compile_model, train
+from trainer.train import compile_model, logit_shift, train
 from trainer.warm_start import hand_on, read_steps, save_state, warm_start
 
 ITEM = IdFeature("item", 20, table="item")
@@ -156,6 +156,21 @@ def test_a_warm_training_begins_where_the_earlier_one_ended(state, tmp_path, cap
     _, cold = _train(SPEC, tmp_path / "cold", once, seed=5)
     assert warm.history["loss"][0] < cold.history["loss"][0] - 0.01
     assert f"warm start from {folder}; nothing is cold" in caplog.text
+
+
+@pytest.mark.parametrize("use_linear", [True, False])
+def test_another_share_of_the_negatives_moves_the_logit_to_where_it_belongs(use_linear, tmp_path):
+    config = dataclasses.replace(MODEL, use_linear=use_linear)
+    model, _ = _train(SPEC, tmp_path / "logs", model_config=config)
+    save_state(model, tmp_path / "state", 0.1)
+    (features, _), *_ = _batches(SPEC)
+    expected = model(features).numpy()
+    for rate in (0.1, 0.5, 1.0):
+        warm = _untrained(SPEC, config)
+        assert warm_start(warm, tmp_path / "state", rate) == ()
+        # What an export serves is the same, whatever the rate.
+        served = warm(features).numpy() + logit_shift(rate)
+        np.testing.assert_allclose(served, expected + logit_shift(0.1), atol=1e-5)
 
 
 def test_a_schedule_counts_from_the_warm_trainings_own_first_step(state, tmp_path):
