@@ -7,16 +7,20 @@ from tfx.dsl.components.base.executor_spec import ExecutorClassSpec
 from tfx.proto import pusher_pb2
 from tfx.types.channel import BaseChannel
 
+from components.model_pusher.driver import Driver
 from components.model_pusher.executor import Executor
 
 
 class ModelPusher(Pusher):
     """Makes a model the newest version in the serving folder, if all that was to bless it has.
 
+    It is cached only as long as the serving folder's newest version is the one that it was.
+
     Output `pushed_model`, type PushedModel: see `Executor.Do`.
     """
 
     EXECUTOR_SPEC = ExecutorClassSpec(Executor)
+    DRIVER_CLASS = Driver
 
     def __init__(
         self,

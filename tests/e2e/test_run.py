@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -164,6 +165,21 @@ def test_third_run_is_cached(third, second, workplace):
     assert {key: value for key, value in summary.items() if key not in PASSING} == {
         key: value for key, value in second[1].items() if key not in PASSING
     }
+
+
+def test_a_model_that_another_one_has_replaced_in_service_is_pushed_again(third, run_pipeline, workplace):
+    pushed = pathlib.Path(third[1]["pushed_model"])
+    other = pushed.with_name(str(int(pushed.name) + 1))
+    shutil.copytree(pushed, other)
+    source = other / "assets.extra" / "source.json"
+    source.write_text(json.dumps(json.loads(source.read_text()) | {"sha256": "another model"}))
+    process, summary = run_pipeline()
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert int(pathlib.Path(summary["pushed_model"]).name) > int(other.name)
+    states = _states(workplace, summary["run_id"])
+    assert {node for node, state in states.items() if state != State.CACHED} == {
+        "EarlierStatistics", "LatestBlessedModel", "Pusher",
+    }  # fmt: skip
 
 
 def test_an_impossible_threshold_pushes_nothing_and_says_why(third, run_pipeline, workplace):
