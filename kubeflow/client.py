@@ -97,25 +97,25 @@ class Server:
             uploaded = self._client.upload_pipeline_version(str(package), version, pipeline_id=pipeline_id)
         return pipeline_id, uploaded.pipeline_version_id
 
-    def submit(self, package: pathlib.Path, experiment: str, parameters: Mapping[str, Any]) -> str:
+    def submit(self, package: pathlib.Path, experiment: str, parameters: Mapping[str, str]) -> str:
         """Starts a run.
 
         Args:
             package: See `upload`.
             experiment: Name of the experiment that the run is shown in; it is made where there is none.
-            parameters: Values of pipeline parameters.
+            parameters: Values of pipeline parameters, as text.
 
         Returns:
             The run's id, which is TFX's run id, too.
         """
-        check_parameters(package, parameters)
+        values = read_parameters(package, parameters)
         pipeline_id, version_id = self.upload(package)
         experiment_id = self._experiment(experiment)
         with self._call("starting the run"):
             run = self._client.run_pipeline(
                 experiment_id,
                 job_name=f"{experiment} {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}",
-                params=dict(parameters),
+                params=values,
                 pipeline_id=pipeline_id,
                 version_id=version_id,
                 service_account=self._service_account,
@@ -153,14 +153,14 @@ class Server:
             message = f": {run.error.message}" if run.error and run.error.message else ""
             raise KubeflowError(f"the run has {run.state.lower()} {failed}{message}\n{self.link(run_id)}".strip())
 
-    def schedule(self, package: pathlib.Path, experiment: str, cron: str, parameters: Mapping[str, Any]) -> str:
+    def schedule(self, package: pathlib.Path, experiment: str, cron: str, parameters: Mapping[str, str]) -> str:
         """Starts a run again and again, never two at a time, and none for times that were missed.
 
         Args:
             package: See `upload`.
             experiment: See `submit`; it is the recurring run's name, too.
             cron: When, in KFP's cron format of six fields; the first is the second.
-            parameters: Values of pipeline parameters.
+            parameters: Values of pipeline parameters, as text.
 
         Returns:
             The recurring run's id.
@@ -169,7 +169,7 @@ class Server:
             raise KubeflowError(
                 f"cron {cron!r}: write six fields, seconds first, such as '0 30 3 * * *' for 3:30 a day"
             )
-        check_parameters(package, parameters)
+        values = read_parameters(package, parameters)
         pipeline_id, version_id = self.upload(package)
         experiment_id = self._experiment(experiment)
         with self._call("scheduling"):
@@ -179,7 +179,7 @@ class Server:
                 cron_expression=cron,
                 max_concurrency=1,
                 no_catchup=True,
-                params=dict(parameters),
+                params=values,
                 pipeline_id=pipeline_id,
                 version_id=version_id,
                 service_account=self._service_account,
@@ -208,17 +208,37 @@ class Server:
             raise KubeflowError(f"{what} failed: {self.host}: {error}") from None
 
 
-def check_parameters(package: pathlib.Path, parameters: Mapping[str, Any]) -> None:
-    """Raises an error at a parameter that the package has not: KFP would ignore it.
+def read_parameters(package: pathlib.Path, parameters: Mapping[str, str]) -> dict[str, Any]:
+    """Returns values for a package's parameters, each of the type that the package says: KFP takes no other.
+
+    Args:
+        package: The file that `ctr kubeflow compile` has written.
+        parameters: The values as they were written.
 
     Raises:
-        KubeflowError: There is no such parameter.
+        KubeflowError: There is no such parameter, which KFP would ignore, or the value is not of its type.
     """
     ir = next(yaml.safe_load_all(package.read_text(encoding="utf-8")))
     known = ir["root"].get("inputDefinitions", {}).get("parameters", {})
-    for name in parameters:
+    values = {}
+    for name, text in parameters.items():
         if name not in known:
             raise KubeflowError(f"the package has no parameter {name}; it has {', '.join(known)}")
+        kind = known[name]["parameterType"]
+        try:
+            values[name] = _READERS[kind](text)
+        except (KeyError, ValueError):
+            raise KubeflowError(f"the parameter {name} is a {kind}, and {text!r} is none") from None
+    return values
+
+
+# A setting that is null by default is a text there, whatever it is in the config.
+_READERS: dict[str, Callable[[str], Any]] = {
+    "STRING": str,
+    "NUMBER_INTEGER": int,
+    "NUMBER_DOUBLE": float,
+    "BOOLEAN": {"true": True, "false": False}.__getitem__,
+}
 
 
 def _limit_requests(client: kfp.Client, timeout: float) -> None:

@@ -21,6 +21,7 @@ from tfx.dsl.compiler.compiler import Compiler
 from pipeline.beam_check import folders_of_workers, setting_problems
 from pipeline.config import ConfigError, PipelineConfig, config_to_json
 from pipeline.kfp_outputs import KFP_OUTPUTS
+from pipeline.metadata_store import connect
 from pipeline.pipeline import create_pipeline
 
 from .pods import configure
@@ -50,6 +51,10 @@ def compile_package(config: PipelineConfig, image: str, out: pathlib.Path) -> No
     if strange:
         raise ConfigError(f"kubeflow.nodes: this pipeline has no node {strange[0]}; it has {', '.join(nodes)}")
     parameters = _parameters(config)
+    try:
+        connect(config.kubeflow.metadata)
+    except ValueError as error:
+        raise ConfigError(f"kubeflow.metadata: {str(error).removeprefix('metadata: ')}") from None
     in_containers = container_config(config, image)
     problems = list(setting_problems(in_containers.beam, folders_of_workers(in_containers)))
     if problems:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.machinery
 import importlib.util
-import json
 import pathlib
 import sys
 import types
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
@@ -69,13 +67,12 @@ def add_commands(main: click.Group) -> None:
     ) -> None:
         """Compile the pipeline to a package that Kubeflow Pipelines 2 runs."""
         from pipeline.config import ConfigError, load_config
-        from schemas.features import load_spec
+        from pipeline.preflight import PreflightError, check_spec
 
         silence_tensorflow()
-        with one_line(ValueError):
+        with one_line(ConfigError, PreflightError):
             settings = load_config(config, overrides)
-            load_spec(settings.features)
-        with one_line(ConfigError):
+            check_spec(settings)
             if target == "vertex":
                 settings = load("vertex").for_vertex(settings)
             load("compile").compile_package(settings, image, out)
@@ -134,16 +131,12 @@ def add_commands(main: click.Group) -> None:
         click.echo(f"recurring run {recurring}: {cron}")
 
 
-def _parameters(words: Sequence[str], as_of: str | None) -> dict[str, Any]:
-    """Returns pipeline parameters; a value that is a number in JSON is one."""
-    parameters: dict[str, Any] = {} if as_of is None else {"as_of": as_of}
+def _parameters(words: Sequence[str], as_of: str | None) -> dict[str, str]:
+    """Returns pipeline parameters as they were written."""
+    parameters = {} if as_of is None else {"as_of": as_of}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
             raise click.BadParameter(f"{word}: write NAME=VALUE")
-        try:
-            number = json.loads(value)
-        except ValueError:
-            number = None
-        parameters[name] = number if isinstance(number, int | float) else value
+        parameters[name] = value
     return parameters

@@ -17,7 +17,10 @@ Memory = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(K|Ki|M|Mi|G|Gi|T|Ti)?
 Reference = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9._-]+$")]
 # Settings that decide which nodes there are, or where their outputs are: a submission cannot change these, nor a group
 # of them, `beam`.
-FIXED = ("name", "features", "schema_file", "runs_dir", "log.path", "tuner.trials", "training.warm_start")
+FIXED = (
+    *("name", "features", "schema_file", "runs_dir", "log.path"),
+    *("tuner.trials", "training.warm_start", "transform.analyzer_cache"),
+)
 
 
 @dataclass(frozen=True, config=STRICT)

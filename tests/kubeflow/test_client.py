@@ -20,7 +20,13 @@ from pipeline.cli_kubeflow import load
 
 TOKEN = "letmein"
 API = "/apis/v2beta1"
-PARAMETERS = {"as_of": {"parameterType": "STRING"}, "max_epochs": {"parameterType": "NUMBER_INTEGER"}}
+PARAMETERS = {
+    "as_of": {"parameterType": "STRING"},
+    "max_epochs": {"parameterType": "NUMBER_INTEGER"},
+    "train_days": {"parameterType": "STRING"},  # null by default
+    "min_auc": {"parameterType": "NUMBER_DOUBLE"},
+    "warm_start": {"parameterType": "BOOLEAN"},
+}
 
 
 def _as(model, content):
@@ -261,6 +267,13 @@ MISTAKES = {
     "no host": ("submit", (), {"KFP_HOST": None}, "no server: set KFP_HOST"),
     "no such CA file": ("submit", (), {"KFP_CA_FILE": "/nowhere.pem"}, "KFP_CA_FILE: there is no file /nowhere.pem"),
     "unknown parameter": ("submit", ("--param", "epochs=2"), {}, "no parameter epochs; it has as_of, max_epochs"),
+    "no number": ("submit", ("--param", "max_epochs=two"), {}, "max_epochs is a NUMBER_INTEGER, and 'two' is none"),
+    "neither true nor false": (
+        "schedule",
+        ("--cron", "0 30 3 * * *", "--param", "warm_start=1"),
+        {},
+        "is a BOOLEAN, and '1' is none",
+    ),
     "five fields": ("schedule", ("--cron", "30 3 * * *"), {}, "write six fields"),
 }
 
@@ -273,6 +286,13 @@ def test_a_mistake_is_one_line(command, arguments, variables, message, ctr_kubef
     assert result.exit_code == 1
     assert message in result.output
     assert kfp_stub.uploads == []
+
+
+def test_a_value_has_the_type_that_the_package_says(package):
+    texts = {"as_of": "2026-11-24", "max_epochs": "2", "train_days": "7", "min_auc": "1", "warm_start": "true"}
+    values = load("client").read_parameters(package, texts)
+    assert values == {"as_of": "2026-11-24", "max_epochs": 2, "train_days": "7", "min_auc": 1.0, "warm_start": True}
+    assert isinstance(values["min_auc"], float)
 
 
 def test_tls_is_verified(package, tmp_path):

@@ -218,6 +218,14 @@ def test_the_package_is_the_golden_one(everything):
 BAD = {
     "a node that is not there": ("kubeflow.nodes={Trainr: {retries: 1}}", "no node Trainr; it has .*Trainer"),
     "a parameter that is not there": ("kubeflow.parameters=[training.epochs]", "there is no setting training.epochs"),
+    "a password in a URL": (
+        "kubeflow.metadata=mysql://root:secret@mysql.kubeflow/db",
+        "kubeflow.metadata: the password belongs into the environment variable METADATA_PASSWORD",
+    ),
+    "a metadata service without a port": (
+        "kubeflow.metadata=grpc://metadata",
+        "grpc://metadata: write grpc://HOST:PORT",
+    ),
     "a parameter that is a group": ("kubeflow.parameters=[training]", "training is not one value"),
 }
 

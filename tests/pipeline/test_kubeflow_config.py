@@ -26,6 +26,10 @@ WRONG = {
     "an unknown key": ("kubeflow.pod.cpus=4", "unknown key kubeflow.pod.cpus: "),
     "a secret without a key": ("kubeflow.secrets={PASSWORD: mysql}", "kubeflow.secrets.PASSWORD must be text that"),
     "a fixed parameter": ("kubeflow.parameters=[tuner.trials]", "tuner.trials is compiled into the package"),
+    "a parameter that adds a node": (
+        "kubeflow.parameters=[transform.analyzer_cache]",
+        "transform.analyzer_cache is compiled into the package",
+    ),
     "two of a name": ("kubeflow.parameters=[training.seed, tuner.seed]", "two of them would be named seed"),
 }
 
