@@ -85,10 +85,11 @@ def add_commands(main: click.Group) -> None:
         """
         from components.impression_log_example_gen.log import LogError
         from pipeline.config import ConfigError, load_config
-        from pipeline.preflight import PreflightError, check_beam
+        from pipeline.preflight import PreflightError, check_beam, check_columns
 
         with one_line(ConfigError, PreflightError):
             settings = load_config(config, overrides)
+            check_columns(settings)
             directory = pathlib.Path(model) if model != "latest" else _latest(settings)
             check_beam(settings.beam, {"--input": str(log), "--out": str(out), "the model": str(directory)})
         silence_tensorflow()

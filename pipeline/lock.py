@@ -11,6 +11,7 @@ import pathlib
 import socket
 import sys
 from collections.abc import Iterator
+from typing import IO
 
 LOCK = "lock"
 
@@ -33,9 +34,9 @@ def hold_lock(home: pathlib.Path) -> Iterator[int]:
         The file descriptor, to hand on to a child process that shall hold the lock as long as it lives.
 
     Raises:
-        LockedError: Another process holds it.
+        LockedError: Another process holds it, or it cannot be written.
     """
-    with open(home / LOCK, "a+", encoding="utf-8") as file:
+    with _open(home / LOCK) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -48,6 +49,15 @@ def hold_lock(home: pathlib.Path) -> Iterator[int]:
         file.flush()
         yield file.fileno()
         file.truncate(0)
+
+
+def _open(path: pathlib.Path) -> IO[str]:
+    try:
+        return open(path, "a+", encoding="utf-8")
+    except OSError as error:
+        raise LockedError(
+            f"cannot write {path}: {error.strerror}; does the pipeline belong to another user? Run as that one"
+        ) from None
 
 
 def _describe(home: pathlib.Path, text: str) -> str:

@@ -160,7 +160,7 @@ class PlantedDeepFM:
         return pa.StringArray.from_buffers(len(ids), pa.py_buffer(offsets), pa.py_buffer(self._texts.take(ids)))
 
     def _draw_ids(self, field: IdFeature | IdSequence, day: int, count: int, generator: np.random.Generator) -> Array:
-        size = self._sizes[_table(field)]
+        size = len(field.domain) or self._sizes[_table(field)]
         # P(rank < r) = log(1 + r) / log(1 + size): Zipf's law with exponent 1.
         uniform = generator.random(count, np.float32)
         ids = np.exp(uniform * np.float32(math.log(size + 1))).astype(np.int32) - 1

@@ -41,6 +41,44 @@ def check(config: PipelineConfig) -> None:
         raise PreflightError("\n".join(problems))
 
 
+def check_spec(config: PipelineConfig) -> None:
+    """Checks the feature spec, and what the settings say of its columns.
+
+    Raises:
+        PreflightError: Something is wrong with it.
+    """
+    problems = list(_spec_problems(config))
+    if problems:
+        raise PreflightError("\n".join(problems))
+
+
+def check_columns(config: PipelineConfig) -> None:
+    """Checks that the feature spec can be loaded, and has the columns that `log.columns` names.
+
+    Raises:
+        PreflightError: It cannot, or has not.
+    """
+    problems = list(_column_problems(config, _load_spec(config)))
+    if problems:
+        raise PreflightError("\n".join(problems))
+
+
+def _load_spec(config: PipelineConfig) -> FeatureSpec:
+    """Returns the feature spec.
+
+    Raises:
+        PreflightError: It cannot be loaded, for whatever reason: it is the user's own module.
+    """
+    try:
+        return load_spec(config.features)
+    except Exception as error:
+        sentence = " ".join(str(error).split())
+        named = sentence.startswith("features ")
+        raise PreflightError(
+            sentence if named else f"features {config.features!r}: {type(error).__name__}: {sentence}"
+        ) from error
+
+
 def check_beam(config: BeamConfig, folders: Mapping[str, str]) -> None:
     """Checks that the Beam runner can be used.
 
@@ -71,11 +109,9 @@ def find_latest_model(config: PipelineConfig) -> pathlib.Path:
 
 def _spec_problems(config: PipelineConfig) -> Iterator[str]:
     try:
-        spec = load_spec(config.features)
-    except Exception as error:  # whatever the user's own module raises when imported
-        sentence = " ".join(str(error).split())
-        named = sentence.startswith("features ")
-        yield sentence if named else f"features {config.features!r}: {type(error).__name__}: {sentence}"
+        spec = _load_spec(config)
+    except PreflightError as error:
+        yield str(error)
     else:
         yield from _slice_problems(config, spec)
         yield from _column_problems(config, spec)
@@ -151,10 +187,12 @@ def _folder_problems(config: PipelineConfig) -> Iterator[str]:
     if "://" in config.runs_dir:
         yield f"runs_dir {config.runs_dir}: `ctr run` writes to this machine, so it must be a folder here"
         return
-    folder = home(config)
-    try:
-        (folder / "logs").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # permission bits do not tell of a read-only or a full disk
-            pass
-    except OSError as error:
-        yield f"runs_dir: cannot write to {folder}: {error.strerror}"
+    home_folder = home(config)
+    for folder in (home_folder, home_folder / "logs"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):  # permission bits do not tell of a read-only or a full disk
+                pass
+        except OSError as error:
+            yield f"runs_dir: cannot write to {folder}: {error.strerror}"
+            return

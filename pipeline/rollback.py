@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import pathlib
 
+import tensorflow as tf
 from ml_metadata import MetadataStore, errors
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
@@ -54,8 +55,19 @@ def roll_back(config: PipelineConfig, to: int | None = None) -> Rollback:
             none that was taken back before.
 
     Raises:
-        RollbackError: There is no such version, or no metadata store.
+        RollbackError: There is no such version, or no metadata store, or they cannot be written.
     """
+    try:
+        return _roll_back(config, to)
+    except (OSError, tf.errors.OpError, errors.StatusError) as error:
+        said = " ".join(str(getattr(error, "message", "") or error).split())
+        raise RollbackError(
+            f"cannot write to {pathlib.Path(config.runs_dir, config.name)}: {said}; call `ctr rollback` again once it "
+            "can be written: it ends what it has begun"
+        ) from error
+
+
+def _roll_back(config: PipelineConfig, to: int | None) -> Rollback:
     home = pathlib.Path(config.runs_dir).resolve() / config.name
     serving = str(home / "serving")
     store = _open_store(home / "metadata.sqlite")

@@ -27,7 +27,7 @@ def find_schema(config: PipelineConfig, spec: FeatureSpec) -> pathlib.Path:
         raise ConfigError(f"no schema at {file}; {remedy}")
     try:
         schema = text_format.Parse(file.read_text(encoding="utf-8"), schema_pb2.Schema())
-    except text_format.ParseError as error:
+    except (text_format.ParseError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{file} is not a TFMD schema: {error}; {remedy}") from error
     columns, wanted = _columns(schema), _columns(make_schema(spec))
     different = sorted(name for name in {*columns, *wanted} if columns.get(name) != wanted.get(name))

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import importlib
 import math
+import re
 from typing import Literal, TypeAlias, get_args
 
 IdType = Literal["int64", "string"]
@@ -29,6 +30,9 @@ WEIGHT = "weight"  # float32 []: only where the spec names a weight
 # A float's is not NaN: that equals nothing, so that no schema would equal itself.
 NO_ID: dict[str, int | str] = {"int64": -1, "string": ""}
 NO_NUMBER: dict[str, int | float] = {"int64": -(2**63), "float32": -math.inf}
+
+
+_COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # what an input of a signature may be called
 
 
 def _require(holds: bool, message: str) -> None:
@@ -241,6 +245,11 @@ class FeatureSpec:
         columns += [column for column in (self.timestamp, self.weight) if column]
         columns += [feature.length_name for feature in self.features if isinstance(feature, IdSequence)]
         for column in columns:
+            _require(
+                bool(_COLUMN.fullmatch(column)),
+                f"{self.name}: the column name {column!r} is not of ASCII letters, digits and _, as signatures need; "
+                "log.columns says what a column is called in the log",
+            )
             _require(columns.count(column) == 1, f"{self.name}: column {column} is named more than once")
         _require(bool(self.features), f"{self.name}: a spec needs at least one feature")
         ids = {feature.name for feature in self.features if isinstance(feature, IdFeature)}

@@ -47,7 +47,7 @@ def _to_text(keys: pa.Array, source: str) -> pa.Array:
         return keys.cast(pa.string())
     except pa.ArrowNotImplementedError:
         if not types.is_decimal(keys.type):
-            raise LogError(f"log.key: the values of {source} are of the type {keys.type}: name a column of ids") from None
+            raise LogError(f"log.key: values of {source} are of the type {keys.type}: name a column of ids") from None
         return pa.array(map(str, keys.to_pylist()), pa.string())
 
 

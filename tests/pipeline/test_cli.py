@@ -145,6 +145,11 @@ def nothing() -> None:
     pass
 
 
+def _write(file: Path, content: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+
+
 BAD_RUNS = {
     "unknown key": (nothing, ["a=1"], "ctr: unknown key a: known are "),
     "no config file": (nothing, ["--config", "zzz"], "ctr: config zzz: no such file; packaged are criteo, movielens\n"),
@@ -211,6 +216,16 @@ BAD_RUNS = {
         nothing,
         ["runs_dir=/proc/nowhere"],
         "ctr: runs_dir: cannot write to /proc/nowhere/movielens: No such file or directory\n",
+    ),
+    "schema that is no text": (
+        lambda: _write(Path("schema.pbtxt"), b"\xff\xfe"),
+        ["schema_file=schema.pbtxt"],
+        "ctr: schema_file: ",
+    ),
+    "logs is a file": (
+        lambda: _write(Path("other/movielens/logs"), b""),
+        ["runs_dir=other"],
+        "ctr: runs_dir: cannot write to other/movielens/logs: File exists\n",
     ),
     "runs_dir is remote": (nothing, ["runs_dir=gs://bucket"], "ctr: runs_dir gs://bucket: `ctr run` writes to this "),
 }

@@ -86,3 +86,16 @@ def test_what_cannot_be_scored_is_one_sentence(arguments: list[str], message: st
     assert result.exit_code == 1
     assert result.stderr.startswith(message)
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("features=nowhere:X", "ctr: features 'nowhere:X': No module named 'nowhere'\n"),
+        ("log.columns={itm: sku}", "ctr: log.columns: tests.small_model:SPEC has no column itm; did you mean item?\n"),
+    ],
+)
+def test_score_says_what_is_wrong_with_the_spec(setting: str, message: str) -> None:
+    result = ctr("score", "--input", "log.jsonl", "--out", "scores", "--set", setting)
+    assert (result.exit_code, result.stderr) == (1, message)
+    assert not Path("scores").exists()

@@ -86,3 +86,10 @@ def test_a_lock_can_be_held_again_and_says_nothing_of_the_last_holder(tmp_path):
     assert _can_hold(tmp_path)
     assert (tmp_path / "lock").read_text() == ""
     assert _can_hold(tmp_path)
+
+
+def test_a_lock_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "lock").mkdir()  # as root may write any file
+    told = rf"cannot write {tmp_path}/lock: Is a directory; does the pipeline belong to another user"
+    with pytest.raises(LockedError, match=told), hold_lock(tmp_path):
+        pass

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import tensorflow as tf
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
@@ -132,3 +133,15 @@ def test_a_rollback_that_is_cut_off_is_ended_by_the_next(shop, monkeypatch, step
     assert shop.taken_back() == ["c"]
     assert len(list_versions(shop.serving)) == 4
     assert len(shop.store.get_executions_by_type("Rollback")) == 1
+
+
+def test_a_serving_folder_that_cannot_be_written_is_said(shop, monkeypatch):
+    shop.push("a")
+    shop.push("b")
+    with monkeypatch.context() as patch:
+        error = tf.errors.PermissionDeniedError(None, None, "serving/.1; Permission denied")
+        patch.setattr(module, "publish", lambda *_: (_ for _ in ()).throw(error))
+        with pytest.raises(RollbackError, match=rf"cannot write to {shop.home}: serving/.1; Permission denied; call"):
+            roll_back(shop.config)
+    roll_back(shop.config)
+    assert shop.in_service() == "a"

@@ -147,3 +147,11 @@ def test_the_command_writes_to_where_the_config_reads(tmp_path, monkeypatch):
     assert "at best: AUC 0." in result.output
     (first, _) = _read(tmp_path / "logs/movielens")
     assert {feature.name for feature in MOVIELENS.features} <= set(first.column_names)
+
+
+def test_a_domain_may_be_of_a_table_that_others_share(tmp_path):
+    country = IdFeature("country", 50, dtype="string", domain=("DE", "FR"), table="place")
+    spec = FeatureSpec("s", (country, IdSequence("visited", 50, max_length=4, dtype="string", table="place")))
+    write_synthetic_log(tmp_path / "log", spec, num_rows=500, num_days=1, seed=1)
+    (table,) = _read(tmp_path / "log")
+    assert set(table["country"].to_pylist()) == {"DE", "FR"}

@@ -39,6 +39,10 @@ BAD_FEATURES = {
     ),
     "buckets of a z-score": (lambda: NumericFeature("a", num_buckets=3), "num_buckets goes with .* quantile_buckets"),
     "empty range": (lambda: NumericFeature("a", minimum=2, maximum=1), "a: minimum 2 is above maximum 1"),
+    "name of no signature's input": (
+        lambda: FeatureSpec("s", (IdFeature("pa\u00eds", 10),)),
+        r"s: the column name 'pa\u00eds' is not of ASCII letters, digits and _, .* log\.columns says what",
+    ),
     "column twice": (
         lambda: FeatureSpec("s", (IdFeature("a", 10), NumericFeature("a"))),
         "s: column a is named more than once",

@@ -72,16 +72,18 @@ def _type_of(value: Any, column: Column) -> pa.DataType:
 
 def _parse_lines(lines: Lines, columns: tuple[Column, ...]) -> Rows:
     values: dict[str, list[list[Any]]] = {column.source: [] for column in columns}
-    good, unparsable, bad = [], [], {}
+    good: list[int] = []
+    unparsable: list[BadRow] = []
+    bad: dict[int, BadRow] = {}
     for index, number in enumerate(lines.numbers.tolist()):
         line = lines[index]
         if not line.strip():
             continue
-        found = _parse_line(line, number, columns)
-        if isinstance(found, BadRow):
-            unparsable.append(found)
+        found, wrong = _parse_line(line, number, columns)
+        if found is None:
+            assert wrong
+            unparsable.append(wrong)
             continue
-        found, wrong = found
         if wrong:
             bad[len(good)] = wrong
         good.append(index)
@@ -97,10 +99,10 @@ _ELEMENTS = {"int64": pa.int64(), "float32": pa.float64(), "string": pa.large_bi
 
 def _parse_line(
     line: bytes, number: int, columns: tuple[Column, ...]
-) -> tuple[dict[str, list[Any]], BadRow | None] | BadRow:
-    """Returns each column's values as a list, and what is wrong with the first that is, which has none; or only that.
+) -> tuple[dict[str, list[Any]] | None, BadRow | None]:
+    """Returns each column's values as a list, and what is wrong with the first that is, which has none.
 
-    Only that, where it is the line, or the timestamp that says the row's day.
+    There are no values where the line is wrong, or the timestamp that says the row's day.
     """
     try:
         # Invalid bytes become lone surrogates, so that the column that has them can be named.
@@ -108,7 +110,7 @@ def _parse_line(
     except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
-        return BadRow(number, None, UNPARSABLE, line[:400].decode(errors="replace"))
+        return None, BadRow(number, None, UNPARSABLE, line[:400].decode(errors="replace"))
     found: dict[str, list[Any]] = {}
     wrong = None
     for column in sorted(columns, key=lambda column: not column.is_required):
@@ -121,7 +123,7 @@ def _parse_line(
             excerpt = repr(value)[:400].encode(errors="replace").decode()
             wrong = wrong or BadRow(number, column.source, str(error), excerpt)
             if column.is_required:
-                return wrong
+                return None, wrong
     return found, wrong
 
 
