@@ -24,10 +24,11 @@ from trainer.export import export
 from trainer.hyperparameters import with_hyperparameters
 from trainer.input import read_chunks
 from trainer.loop import fit
-from trainer.warm_start import FOLDER, hand_on, save_state
+from trainer.warm_start import FOLDER, hand_on, read_embedding_dim, save_state
 from trainer.workers import ALONE, Workers
 
 _LOGGER = logging.getLogger(__name__)
+_NUM_NAMED = 3  # of what is cold; the log has all
 
 # What the chief tells the other workers of its arguments.
 _OF_ALL = (
@@ -93,7 +94,7 @@ def train_and_export(fn_args: FnArgs, workers: Workers = ALONE) -> None:
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     parsing = transform_output.transformed_feature_spec()
     checkpoints_dir = _checkpoints_dir(fn_args)
-    earlier_state, start = _earlier_state(fn_args, training_config)
+    earlier_state, start = _earlier_state(fn_args, model_config, training_config)
     workers.agree(start or "a training that is to start cold")
     if earlier_state:
         training_config = training_config.of_warm()
@@ -119,7 +120,8 @@ def train_and_export(fn_args: FnArgs, workers: Workers = ALONE) -> None:
     for table in model.tables:
         table.add_slots(0, 0.0)  # what is served has no use for them
     if training.cold:
-        start += f"; cold are {', '.join(training.cold)}"
+        more = len(training.cold) - _NUM_NAMED
+        start += f"; cold are {', '.join(training.cold[:_NUM_NAMED])}{f' and {more} more' if more > 0 else ''}"
     log = TrainingLog.from_history(training.history, f"val_{training_config.monitor}", start)
     card = {
         "model": dataclasses.asdict(model_config),
@@ -140,14 +142,20 @@ def read_settings(fn_args: FnArgs) -> tuple[FeatureSpec, ModelConfig, TrainingCo
     )
 
 
-def _earlier_state(fn_args: FnArgs, training_config: TrainingConfig) -> tuple[pathlib.Path | None, str]:
+def _earlier_state(
+    fn_args: FnArgs, model_config: ModelConfig, training_config: TrainingConfig
+) -> tuple[pathlib.Path | None, str]:
     """Returns what the base model's training has left, if there is any and it is wanted, and how this one begins."""
     if not training_config.warm_start:
         return None, ""
     state = _state_beside(fn_args.base_model) if fn_args.base_model else None
     if state and state.is_dir() and training_config.warm_start_from != "nothing":
-        return state, f"warm start from {state.parent}"
-    if training_config.warm_start_from == "nothing":
+        dim = read_embedding_dim(state)
+        if dim in (None, model_config.embedding_dim):
+            return state, f"warm start from {state.parent}"
+        # The small steps of a warm training would teach rows that know nothing yet hardly anything.
+        start = f"cold start: embedding_dim is {model_config.embedding_dim}, and was {dim} for {state.parent}"
+    elif training_config.warm_start_from == "nothing":
         start = "cold start: training.warm_start_from is nothing"
     elif not state:
         start = "cold start: there is no earlier blessed model"

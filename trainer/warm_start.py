@@ -30,7 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 FOLDER = "training_state"
 _VARIABLES, _LAYOUT = "variables.npz", "layout.json"
 _SLOTS = "_slots"
-_RATE = "negative_sampling_rate"
+_RATE, _DIM = "negative_sampling_rate", "embedding_dim"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def save_state(model: DeepFM, directory: pathlib.Path, negative_sampling_rate: f
     np.savez(directory / _VARIABLES, **{path: variable.read() for path, variable in variables.items()})
     blocks = {path: [dataclasses.asdict(rows) for rows in _blocks(path, model)] for path in variables}
     steps = int(_kept(model.optimizer.iterations).read())
-    layout = {"steps": steps, "blocks": blocks, _RATE: negative_sampling_rate}
+    layout = {"steps": steps, "blocks": blocks, _RATE: negative_sampling_rate, _DIM: model.embedding_dim}
     (directory / _LAYOUT).write_text(json.dumps(layout), encoding="utf-8")
 
 
@@ -104,6 +104,12 @@ def hand_on(
 def read_steps(directory: pathlib.Path) -> int:
     """Returns the number of steps that led to an earlier training's state."""
     return int(json.loads((directory / _LAYOUT).read_text(encoding="utf-8"))["steps"])
+
+
+def read_embedding_dim(directory: pathlib.Path) -> int | None:
+    """Returns the embedding dim of an earlier training's state; None where it does not say it, as before 0.1.0."""
+    dim = json.loads((directory / _LAYOUT).read_text(encoding="utf-8")).get(_DIM)
+    return None if dim is None else int(dim)
 
 
 def warm_start(model: DeepFM, directory: pathlib.Path, negative_sampling_rate: float = 1.0) -> tuple[str, ...]:

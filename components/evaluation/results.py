@@ -274,7 +274,7 @@ def _threshold_gates(settings: Any, threshold: Any, found: SliceEvaluation, pass
         figure = found.difference[name]
         if figure.low is None and settings.get("min_examples"):  # see `ImpressionMetric`
             return
-        bound = threshold.change_threshold.absolute.value
+        bound = threshold.change_threshold.absolute.value + 0.0  # not -0
         limit = {"low": "lower", "high": "upper"}[settings["side"]]
         least = (
             "least" if threshold.change_threshold.direction == config_pb2.MetricDirection.HIGHER_IS_BETTER else "most"

@@ -31,7 +31,7 @@ def _operating_charts(points: list[dict[str, Any]], click_rate: float) -> dict[s
     share = {"domain": [0, 1]}
     tips = tooltip(
         ("model", "Model", ""),
-        ("threshold", "Score at least", ".3f"),
+        ("threshold", "Score at least", ".3~g"),
         ("impressions", "Impressions", ".1%"),
         ("recall", "Clicks found (recall)", ".1%"),
         ("precision", "Precision", ".1%"),
@@ -54,7 +54,7 @@ def _operating_charts(points: list[dict[str, Any]], click_rate: float) -> dict[s
         ),
         "precision_recall": line(
             recall,
-            quantitative("precision", "precision", "%", **share),
+            quantitative("precision", "precision", "~%", zero=True),
             "impressions",
             charts.reference([(0, click_rate), (1, click_rate)]),
         ),
@@ -94,16 +94,29 @@ def _calibration(curves: Mapping[str, Any]) -> Spec:
 
 
 def _scores(curves: Mapping[str, Any]) -> Spec:
+    classes = (("click", "clicks"), ("no click", "others"))
+    bins = _rows(curves, "scores")
+    totals = {
+        (model, field): sum(row[field] for row in bins if row["model"] == model)
+        for model in curves
+        for _, field in classes
+    }
     rows = [
-        {"model": row["model"], "low": row["low"], "high": row["high"], "class": kind, "impressions": row[field]}
-        for row in _rows(curves, "scores")
-        for kind, field in (("click", "clicks"), ("no click", "others"))
+        {
+            **{name: row[name] for name in ("model", "low", "high")},
+            "class": kind,
+            "impressions": row[field],
+            # Of the class: where few impressions are clicks, their number would be a line at the bottom.
+            "share": row[field] / (totals[row["model"], field] or 1),
+        }
+        for row in bins
+        for kind, field in classes
     ]
     tips = tooltip(
         ("model", "Model", ""),
         ("class", "Class", ""),
-        ("low", "Score from", ".3f"),
-        ("high", "to", ".3f"),
+        ("low", "Score from", ".3~g"),
+        ("high", "to", ".3~g"),
         ("impressions", "Impressions", ",.0f"),
     )
     color = {
@@ -111,7 +124,7 @@ def _scores(curves: Mapping[str, Any]) -> Spec:
         "type": "nominal",
         "scale": {"domain": ["click", "no click"], "range": ["var(--click)", "var(--other)"]},
     }
-    x, y = quantitative("low", "score", ".2~f"), quantitative("impressions", "impressions", "~s", zero=True)
+    x, y = quantitative("low", "score", ".2~g"), quantitative("share", "share of the class", "~%", zero=True)
     layers = charts.lines(x, y, color, tips, step=True)
     dashes = {"domain": ["candidate", "baseline"], "range": [[1, 0], [3, 3]]}
     dash = {"field": "model", "type": "nominal", "scale": dashes}

@@ -9,6 +9,8 @@ from components.evaluation_report import charts
 from components.evaluation_report.charts import Spec, quantitative, tooltip
 from components.evaluation_report.metrics import find_metric
 
+_MOST_TICKS = 12
+
 
 def training_charts(training: Mapping[str, Any]) -> dict[str, Spec]:
     """Returns the charts of a training's epochs: `loss`, `auc` and `terms`.
@@ -38,6 +40,8 @@ def _epochs(training: Mapping[str, Any], figures: Mapping[str, str], title: str)
         color["legend"] = None
     x = quantitative("epoch", "epoch (dashed: the one that was kept)", "d")
     x["axis"]["tickMinStep"] = 1
+    if len(training["epochs"]) <= _MOST_TICKS:  # where there are few, Vega repeats some
+        x["axis"]["values"] = list(range(1, len(training["epochs"]) + 1))
     tips = tooltip(("what", "What", ""), ("epoch", "Epoch", "d"), ("value", "Value", ".4f"))
     best = {
         "data": {"values": [{"epoch": training["best_epoch"]}]},

@@ -38,7 +38,8 @@ class Driver(LegacyBaseDriver, BaseDriver):
             execution_info: The execution with the component's parameters.
 
         Returns:
-            The added exec properties: `window`, JSON of the days and files by split, and `input_fingerprint`.
+            The added exec properties: `window`, JSON of the days and files by split, and `input_fingerprint`; and empty
+            ones in the place of those that the window follows from.
 
         Raises:
             LogError: The log cannot be used.
@@ -63,4 +64,7 @@ class Driver(LegacyBaseDriver, BaseDriver):
         output = DriverOutput()
         set_metadata_value(output.exec_properties["window"], window.to_json(path))
         set_metadata_value(output.exec_properties["input_fingerprint"], fingerprint(window.files, path))
+        # The window has what became of these: that it is the same is what counts, and not how it was asked for.
+        for name, nothing in (("as_of", ""), ("train_days", 0), ("eval_days", 0)):
+            set_metadata_value(output.exec_properties[name], nothing)
         return output

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import tensorflow as tf
 from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.model import model_fn
+from trainer.run import _earlier_state
 from trainer.train import compile_model, logit_shift, train
-from trainer.warm_start import hand_on, read_steps, save_state, warm_start
+from trainer.warm_start import FOLDER, hand_on, read_steps, save_state, warm_start
 
 ITEM = IdFeature("item", 20, table="item")
 HISTORY = IdSequence("history", 20, max_length=2, table="item")
@@ -222,3 +224,17 @@ def test_a_warm_training_has_settings_of_its_own():
 def test_where_a_warm_start_goes_on_from_needs_a_warm_start():
     with pytest.raises(ValueError, match="warm_start_from: cold means nothing without warm_start: true"):
         TrainingConfig(warm_start_from="cold")
+
+
+def test_rows_of_another_size_are_no_warm_start(tmp_path):
+    model, _ = _train(SPEC, tmp_path / "logs")
+    save_state(model, tmp_path / "model" / FOLDER)
+    arguments = types.SimpleNamespace(base_model=str(tmp_path / "model" / "Format-Serving"))
+    config = TrainingConfig(warm_start=True)
+    assert _earlier_state(arguments, MODEL, config) == (
+        tmp_path / "model" / FOLDER,
+        f"warm start from {tmp_path / 'model'}",
+    )
+    earlier, start = _earlier_state(arguments, dataclasses.replace(MODEL, embedding_dim=7), config)
+    assert earlier is None
+    assert start == f"cold start: embedding_dim is 7, and was {MODEL.embedding_dim} for {tmp_path / 'model'}"

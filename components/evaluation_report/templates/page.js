@@ -33,9 +33,9 @@ async function showSlices({ slices, metrics, overall, has_baseline: hasBaseline 
     const better = metric().better;
     const compared = hasBaseline && better !== "one" && figure(slice, "difference");
     const { value, low, high } = compared || figure(slice, "candidate") || {};
-    if (value === undefined || value === null) return Infinity;
-    if (better === "one") return low !== null && low <= 1 && high >= 1 ? 0 : -Math.min(...[low ?? value, high ?? value].map((end) => Math.abs(end - 1)));
-    return better === "lower" ? -(low ?? value) : (high ?? value);
+    if (value === undefined || value === null || (low === null && high === null)) return Infinity;
+    if (better === "one") return low <= 1 && high >= 1 ? 0 : -Math.min(...[low, high].map((end) => Math.abs(end - 1)));
+    return better === "lower" ? -low : high;
   }
 
   const keys = {

@@ -66,3 +66,29 @@ def test_without_a_previous_run_only_the_skew_is_measured():
 def test_a_feature_that_one_side_lacks_is_left_out():
     training = _statistics(item_id=ITEMS, age=AGES)
     assert set(_measure(training, _statistics(item_id=ITEMS))) == {("item_id", "skew")}
+
+
+def test_one_great_value_is_no_drift_of_a_number_with_a_long_tail():
+    generator = np.random.default_rng(1)
+    before, after, moved = (np.int64(generator.lognormal(mean, 1.2, 20_000) * 1000) for mean in (5, 5, 6))
+    after[0] = 50 * after.max()
+    training, evaluation, dearer = (_statistics(item_id=[1] * 20_000, age=ages) for ages in (before, after, moved))
+    assert _measure(training, evaluation)["age", "skew"].value < 0.02
+    assert _measure(training, dearer)["age", "skew"].value > 0.05
+
+
+def test_a_click_rate_of_a_hundredth_that_grows_is_seen():
+    def statistics(share):
+        return _statistics(item_id=[1] * 10_000, age=[1] * int(10_000 * share) + [0] * int(10_000 * (1 - share)))
+
+    p, q = np.array([0.99, 0.01]), np.array([0.9, 0.1])
+    expected = sum(0.5 * float(np.sum(part * np.log2(part / ((p + q) / 2)))) for part in (p, q))
+    assert _measure(statistics(0.01), statistics(0.1))["age", "skew"].value == pytest.approx(expected, rel=0.03)
+
+
+def test_a_number_of_which_one_side_has_no_value_is_left_out():
+    training = _statistics(item_id=ITEMS, age=AGES)
+    none = _statistics(item_id=ITEMS, age=AGES)
+    for feature in none.datasets[0].features:
+        feature.num_stats.ClearField("histograms")
+    assert set(_measure(training, none)) == {("item_id", "skew")}

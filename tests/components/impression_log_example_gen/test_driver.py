@@ -26,7 +26,7 @@ def _names(added):
 
 def test_window_and_fingerprint_become_exec_properties(days, drive):
     added = drive(train_days=2)
-    assert set(added) == {"window", "input_fingerprint"}
+    assert set(added) == {"window", "input_fingerprint", "as_of", "train_days", "eval_days"}
     assert json.loads(added["window"]) == {
         "days": {"train": ["2026-01-02", "2026-01-03"], "eval": ["2026-01-06"]},
         "files": {
@@ -62,6 +62,11 @@ def test_a_new_file_counts_only_in_the_window(days, drive, day, changed):
     days(day, "part-1.csv")
     after = drive(train_days=2)
     assert {name for name in after if after[name] != before[name]} == changed
+
+
+def test_the_same_window_is_the_same_however_it_is_asked_for(days, drive):
+    assert drive() == drive(as_of="2026-01-06", train_days=3) == drive(as_of="2026-01-09", train_days=7)
+    assert drive() != drive(train_days=2)
 
 
 def test_a_new_file_after_as_of_does_not_count(days, drive):
