@@ -14,9 +14,12 @@ from typing import Any, Literal
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from components.earlier.days import days_of, origins
 from components.evaluation_report.files import FIGURES, PAGE
+from components.model_pusher import ROLLED_BACK
 from pipeline.config import PipelineConfig
 
+State = Literal["pushed", "rolled back", "blessed", "not blessed"]
 _KINDS = ("ModelEvaluation", "ModelBlessing", "EvaluationReport", "PushedModel")
 
 
@@ -33,14 +36,16 @@ class Evaluated:
         run_id: The TFX run id.
         evaluation: The folder of TFMA's results.
         report: The folder of the report, or None.
-        state: `pushed`; `blessed`, but not pushed; or `not blessed`.
+        state: `pushed`; `rolled back`, which was pushed before; `blessed`, but not pushed; or `not blessed`.
+        days: The eval days, oldest first, YYYY-MM-DD; empty where the metadata store does not know them any more.
     """
 
     made_at: str
     run_id: str
     evaluation: str
     report: str | None
-    state: Literal["pushed", "blessed", "not blessed"]
+    state: State
+    days: tuple[str, ...] = ()
 
     @property
     def page(self) -> pathlib.Path | None:
@@ -121,6 +126,7 @@ class _Store:
     def evaluations(self) -> list[Evaluated]:
         """Returns all evaluations, oldest first."""
         blessings = {self._makers[b.id].id: b for b in self._artifacts["ModelBlessing"] if b.id in self._makers}
+        examples = origins(self._store, [evaluation.id for evaluation in self._artifacts["ModelEvaluation"]])
         found = []
         for evaluation in sorted(self._artifacts["ModelEvaluation"], key=lambda artifact: artifact.id):
             maker = self._makers.get(evaluation.id)
@@ -137,6 +143,7 @@ class _Store:
                     evaluation=evaluation.uri,
                     report=report[-1].uri if report else None,
                     state=self._state(blessing),
+                    days=tuple(day for one in examples[evaluation.id][:1] for day in days_of(one, "eval")),
                 )
             )
         return found
@@ -147,11 +154,14 @@ class _Store:
         made = [artifact for artifact in made if input_id in self._inputs[self._makers[artifact.id].id]]
         return sorted(made, key=lambda artifact: artifact.id)
 
-    def _state(self, blessing: mlmd.Artifact | None) -> Literal["pushed", "blessed", "not blessed"]:
+    def _state(self, blessing: mlmd.Artifact | None) -> State:
         if blessing is None or not blessing.custom_properties["blessed"].int_value:
             return "not blessed"
         pushed = self._made_from("PushedModel", blessing.id)
-        return "pushed" if any(model.custom_properties["pushed"].int_value for model in pushed) else "blessed"
+        if not any(model.custom_properties["pushed"].int_value for model in pushed):
+            return "blessed"
+        models = self._store.get_artifacts_by_id([blessing.custom_properties["current_model_id"].int_value])
+        return "rolled back" if any(ROLLED_BACK in model.custom_properties for model in models) else "pushed"
 
     def _run_id(self, execution_id: int) -> str:
         contexts = self._store.get_contexts_by_execution(execution_id)

@@ -10,8 +10,8 @@ import tensorflow as tf
 from ml_metadata import MetadataStore, errors
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from components.model_pusher import ROLLED_BACK
 from components.model_pusher.versions import (
-    ROLLED_BACK,
     Source,
     list_versions,
     publish,

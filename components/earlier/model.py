@@ -8,7 +8,7 @@ from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import La
 from tfx.types.artifact import Artifact
 
 from components.earlier.days import days_of, origins
-from components.model_pusher.versions import ROLLED_BACK
+from components.model_pusher import ROLLED_BACK
 
 
 class EarlierModelStrategy(ResolverStrategy):

@@ -56,8 +56,8 @@ def history_charts(runs: Sequence[Mapping[str, Any]]) -> dict[str, Spec]:
     """Returns a chart for each metric: its value, with the interval, over the runs.
 
     Args:
-        runs: Each with `made_at`, `run_id`, `state` (`pushed`, `blessed` or `not blessed`) and `metrics`, the figures
-            by the metric's name.
+        runs: Each with `made_at`, `run_id`, `days` (those it was evaluated on), `state` (`pushed`, `rolled back`,
+            `blessed` or `not blessed`) and `metrics`, the figures by the metric's name.
     """
     names = list(dict.fromkeys(name for run in runs for name in run["metrics"]))
     return {name: _over_runs(runs, name) for name in names}
@@ -65,16 +65,23 @@ def history_charts(runs: Sequence[Mapping[str, Any]]) -> dict[str, Spec]:
 
 def _over_runs(runs: Sequence[Mapping[str, Any]], name: str) -> Spec:
     rows = [
-        {"made_at": run["made_at"], "run": run["run_id"], "state": run["state"], **run["metrics"][name]}
+        {
+            **{key: run[key] for key in ("made_at", "state")},
+            "run": run["run_id"],
+            "days": " to ".join(dict.fromkeys([*run["days"][:1], *run["days"][-1:]])),
+            **run["metrics"][name],
+        }
         for run in runs
         if name in run["metrics"]
     ]
     title = find_metric(name).label
     interval = (("low", "95% from", ".4f"), ("high", "to", ".4f"))
-    tips = tooltip(("run", "Run", ""), ("state", "State", ""), ("value", title, ".4f"), *interval)
-    domain = ["pushed", "blessed", "not blessed"]
-    states = {"domain": domain, "range": ["var(--good)", "var(--candidate)", "var(--bad)"]}
-    shapes = {"domain": domain, "range": ["diamond", "circle", "cross"]}
+    tips = tooltip(
+        ("run", "Run", ""), ("days", "Eval days", ""), ("state", "State", ""), ("value", title, ".4f"), *interval
+    )
+    domain = ["pushed", "rolled back", "blessed", "not blessed"]
+    states = {"domain": domain, "range": ["var(--good)", "var(--muted)", "var(--candidate)", "var(--bad)"]}
+    shapes = {"domain": domain, "range": ["diamond", "diamond", "circle", "cross"]}
     position = {"x": {"field": "made_at", "type": "temporal", "axis": {"title": None}}}
     value = {"y": quantitative("value", title)}
     color = {"field": "state", "type": "nominal", "scale": states}

@@ -16,8 +16,8 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils
 
+from components.model_pusher import ROLLED_BACK
 from components.model_pusher.versions import (
-    ROLLED_BACK,
     Source,
     digest,
     list_versions,

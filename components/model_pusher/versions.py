@@ -12,8 +12,6 @@ import uuid
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
-ROLLED_BACK = "rolled_back"  # property of a Model that a rollback took out of service: when, ISO 8601
-
 _SAVED_MODEL = "saved_model.pb"
 _SOURCE = os.path.join("assets.extra", "source.json")
 

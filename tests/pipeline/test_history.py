@@ -29,7 +29,7 @@ class _Runs:
         made = mlmd.Artifact(type_id=self.store.put_artifact_type(mlmd.ArtifactType(name=kind)))
         made.uri = str(self.folder / f"root/{kind}/{len(self.store.get_artifacts()) + 1}")
         for name, value in properties.items():
-            made.custom_properties[name].int_value = value
+            setattr(made.custom_properties[name], "int_value" if isinstance(value, int) else "string_value", value)
         (made.id,) = self.store.put_artifacts([made])
         return made
 
@@ -45,9 +45,12 @@ class _Runs:
             reuse_context_if_already_exist=True,
         )  # fmt: skip
 
-    def run(self, name, auc, *, blessed, pushed, report=True):
-        evaluation, blessing = self.artifact("ModelEvaluation"), self.artifact("ModelBlessing", blessed=blessed)
-        self.execute("Evaluator", name, [], [evaluation, blessing])
+    def run(self, name, auc, *, blessed, pushed, report=True, days=("2026-11-02",)):
+        model = self.artifact("Model")
+        examples = self.artifact("Examples", days=json.dumps({"train": ["2026-11-01"], "eval": list(days)}))
+        evaluation = self.artifact("ModelEvaluation")
+        blessing = self.artifact("ModelBlessing", blessed=blessed, current_model_id=model.id)
+        self.execute("Evaluator", name, [examples, model], [evaluation, blessing])
         if report:
             made = self.artifact("EvaluationReport")
             self.execute("EvaluationReport", name, [evaluation], [made])
@@ -105,6 +108,18 @@ def test_each_evaluation_has_its_run_its_state_and_its_figures(runs, config):
     assert [read_metrics(run)[1] for run in found] == [(), ("auc is low",), ()]
     assert [run.page.name for run in found] == ["report.html"] * 3
     assert found[0].made_at.endswith("+00:00")
+
+
+def test_an_evaluation_has_its_days_and_a_model_that_was_taken_back_is_not_in_service(runs, config):
+    _, blessing = runs.run("first", 0.7, blessed=1, pushed=1, days=("2026-11-02", "2026-11-03"))
+    runs.run("second", 0.7, blessed=1, pushed=1)
+    (model,) = runs.store.get_artifacts_by_id([blessing.custom_properties["current_model_id"].int_value])
+    model.custom_properties["rolled_back"].string_value = "2026-11-04T10:00:00+00:00"
+    runs.store.put_artifacts([model])
+    assert [(run.state, run.days) for run in read_history(config)] == [
+        ("rolled back", ("2026-11-02", "2026-11-03")),
+        ("pushed", ("2026-11-02",)),
+    ]
 
 
 def test_what_was_taken_from_the_cache_or_failed_is_no_evaluation_of_its_own(runs, config):

@@ -190,7 +190,8 @@ def test_a_single_epoch_is_seen(browser, tmp_path):
 
 def test_the_history_renders(browser, tmp_path, screenshots):
     runs = [
-        {"made_at": f"2026-11-0{day}T10:00:00+00:00", "run_id": f"run {day}", "state": state, "failures": [],
+        {"made_at": f"2026-11-0{day}T10:00:00+00:00", "run_id": f"run {day}", "state": state,
+         "days": [f"2026-11-0{day}"], "failures": [],
          "metrics": {"auc": {"value": 0.7 + day / 100, "low": 0.69, "high": 0.8}}, "report": None}
         for day, state in ((1, "pushed"), (2, "not blessed"), (3, "blessed"))
     ]  # fmt: skip

@@ -138,6 +138,7 @@ def test_the_history_links_to_each_report(read_data):
     figure = {"value": 0.7, "low": 0.69, "high": 0.71}
     runs = [
         {"made_at": f"2026-11-0{day}T10:00:00+00:00", "run_id": f"run {day}", "state": state,
+         "days": [f"2026-11-0{day}"],
          "failures": [invented.HOSTILE], "metrics": {"auc": figure}, "report": f"root/{day}/report.html"}
         for day, state in ((1, "pushed"), (2, "not blessed"))
     ]  # fmt: skip
