@@ -144,7 +144,8 @@ def test_the_history_links_to_each_report(read_data):
     ]  # fmt: skip
     page = render_history("movielens", runs)
     assert [suspect[2] for suspect in _Tags(page).suspects] == ["data:,", "root/2/report.html", "root/1/report.html"]
-    assert "2 evaluations; 1 models pushed" in page
+    assert "Evaluations: 2; models pushed: 1. " in page
+    assert ">2026-11-02<" in page
     assert [layer.get("encoding", {}).get("shape") for layer in read_data(page)["charts"]["auc"]["layer"]].count(
         None
     ) == 2
