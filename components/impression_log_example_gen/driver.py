@@ -6,30 +6,23 @@ import json
 import pathlib
 
 from absl import logging
-from tfx.dsl.components.base.base_driver import BaseDriver as LegacyBaseDriver
 from tfx.orchestration.data_types_utils import set_metadata_value
-from tfx.orchestration.metadata import Metadata
-from tfx.orchestration.portable.base_driver import BaseDriver
 from tfx.orchestration.portable.data_types import ExecutionInfo
 from tfx.proto.orchestration.driver_output_pb2 import DriverOutput
 
+from components.driver import KeyDriver
 from components.impression_log_example_gen.columns import find_timestamp
 from components.impression_log_example_gen.log import find_gaps, parse_day
 from components.impression_log_example_gen.window import choose_window, fingerprint
 from schemas.features import load_spec
 
 
-# TFX's compiler asks for the one base class, its launcher calls the other: its own drivers derive from both, too.
-class Driver(LegacyBaseDriver, BaseDriver):
+class Driver(KeyDriver):
     """Adds the exec properties `window` and `input_fingerprint`, which thereby become part of the cache's key.
 
     A new day in the window, a late file for one, or a changed file gives a new key; a log whose window is what it was
     does not.
     """
-
-    def __init__(self, mlmd_connection: Metadata) -> None:
-        LegacyBaseDriver.__init__(self, mlmd_connection)
-        BaseDriver.__init__(self, mlmd_connection)
 
     def run(self, execution_info: ExecutionInfo) -> DriverOutput:
         """Finds the window of the log.

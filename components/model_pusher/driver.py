@@ -5,26 +5,20 @@ from __future__ import annotations
 import pathlib
 
 from google.protobuf import json_format
-from tfx.dsl.components.base.base_driver import BaseDriver as LegacyBaseDriver
 from tfx.orchestration.data_types_utils import set_metadata_value
-from tfx.orchestration.metadata import Metadata
-from tfx.orchestration.portable.base_driver import BaseDriver
 from tfx.orchestration.portable.data_types import ExecutionInfo
 from tfx.proto import pusher_pb2
 from tfx.proto.orchestration.driver_output_pb2 import DriverOutput
 
+from components.driver import KeyDriver
 
-# TFX's compiler asks for the one base class, its launcher calls the other: its own drivers derive from both, too.
-class Driver(LegacyBaseDriver, BaseDriver):
+
+class Driver(KeyDriver):
     """Adds the exec property `in_service`, the newest version, which thereby becomes part of the cache's key.
 
     Where another run, a rollback or a person has changed the serving folder since, the Pusher runs again: a run whose
     Pusher is cached would tell of a model that nobody serves.
     """
-
-    def __init__(self, mlmd_connection: Metadata) -> None:
-        LegacyBaseDriver.__init__(self, mlmd_connection)
-        BaseDriver.__init__(self, mlmd_connection)
 
     def run(self, execution_info: ExecutionInfo) -> DriverOutput:
         """Looks at the serving folder.
