@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from components.evaluation.derived import derived_columns
 from components.impression_log_example_gen.columns import find_columns
@@ -36,9 +36,7 @@ def check(config: PipelineConfig) -> None:
     problems = [*_spec_problems(config), *_log_problems(config)]
     problems += beam_problems(config.beam, folders_of_workers(config))
     # Last, so that a run that cannot start leaves no folder behind.
-    problems = problems or list(_folder_problems(config))
-    if problems:
-        raise PreflightError("\n".join(problems))
+    _stop_at(problems or _folder_problems(config))
 
 
 def check_spec(config: PipelineConfig) -> None:
@@ -47,9 +45,7 @@ def check_spec(config: PipelineConfig) -> None:
     Raises:
         PreflightError: Something is wrong with it.
     """
-    problems = list(_spec_problems(config))
-    if problems:
-        raise PreflightError("\n".join(problems))
+    _stop_at(_spec_problems(config))
 
 
 def check_columns(config: PipelineConfig) -> None:
@@ -58,9 +54,13 @@ def check_columns(config: PipelineConfig) -> None:
     Raises:
         PreflightError: It cannot, or has not.
     """
-    problems = list(_column_problems(config, _load_spec(config)))
-    if problems:
-        raise PreflightError("\n".join(problems))
+    _stop_at(_column_problems(config, _load_spec(config)))
+
+
+def _stop_at(problems: Iterable[str]) -> None:
+    told = "\n".join(problems)
+    if told:
+        raise PreflightError(told)
 
 
 def _load_spec(config: PipelineConfig) -> FeatureSpec:
@@ -89,9 +89,7 @@ def check_beam(config: BeamConfig, folders: Mapping[str, str]) -> None:
     Raises:
         PreflightError: It cannot.
     """
-    problems = list(beam_problems(config, folders))
-    if problems:
-        raise PreflightError("\n".join(problems))
+    _stop_at(beam_problems(config, folders))
 
 
 def find_latest_model(config: PipelineConfig) -> pathlib.Path:
