@@ -2,7 +2,8 @@
 SHELL := bash
 PYTHON := .venv/bin/python
 TEST_PROCESSES ?= 2
-PYTEST := $(PYTHON) -m pytest -n $(TEST_PROCESSES) --dist loadfile
+# In the order of the files: by their numbers of tests the whole runs, few and long, would all be last, one after another.
+PYTEST := $(PYTHON) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 SOURCES := pipeline components transform trainer schemas kubeflow tests benchmarks examples setup.py
 
 .PHONY: help setup browser run test test-unit lint format lock kubeflow-local \
