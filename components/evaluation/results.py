@@ -31,6 +31,8 @@ from tfx.dsl.io import fileio
 from components.evaluation.metrics import COUNTS, FIGURES, MODULE, SCORES, USER_FIGURES
 
 _CONFIG_FILE = "eval_config.json"
+# No other figure can be greater than 1, and none less than 0.
+_ABOVE_ONE = ("log_loss", "normalized_entropy", "calibration")
 
 Slice: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -228,13 +230,24 @@ def _figures(values: Mapping[str, Any]) -> dict[str, Figure]:
     return {name: _figure(values[written]) for name, written in names.items() if written in values}
 
 
+def _figures_of_model(values: Mapping[str, Any]) -> dict[str, Figure]:
+    """Returns a model's figures. No interval goes beyond what the figure can be, as those of few impressions do."""
+    return {name: _within(found, math.inf if name in _ABOVE_ONE else 1.0) for name, found in _figures(values).items()}
+
+
+def _within(figure: Figure, greatest: float) -> Figure:
+    if figure.low is None or figure.high is None:
+        return figure
+    return Figure(figure.value, max(figure.low, 0.0), min(figure.high, greatest))
+
+
 def _slice_evaluation(record: _Record, candidate: str, baseline: str | None) -> SliceEvaluation:
     own = record.values[False, candidate]
     counts = {name: int(own[written].value.double_value.value) for name, written in COUNTS.items()}
     return SliceEvaluation(
         slice=record.slice,
-        candidate=_figures(own),
-        baseline=None if baseline is None else _figures(record.values[False, baseline]),
+        candidate=_figures_of_model(own),
+        baseline=None if baseline is None else _figures_of_model(record.values[False, baseline]),
         difference=None if baseline is None else _figures(record.values[True, candidate]),
         **counts,
     )

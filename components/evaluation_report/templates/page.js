@@ -38,6 +38,13 @@ async function showSlices({ slices, metrics, overall, has_baseline: hasBaseline 
     return better === "lower" ? -low : high;
   }
 
+  // What tells slices apart that may be equally good, as where no interval can be told: the figure itself, the worst first.
+  function badness(slice) {
+    const value = figure(slice, "candidate")?.value ?? null;
+    if (value === null) return Infinity;
+    return { one: -Math.abs(value - 1), lower: -value, higher: value }[metric().better];
+  }
+
   const keys = {
     worst: atBest,
     label: (slice) => slice.label,
@@ -56,6 +63,7 @@ async function showSlices({ slices, metrics, overall, has_baseline: hasBaseline 
       .filter((slice) => !state.columns || slice.columns === state.columns)
       .filter((slice) => slice.label.toLowerCase().includes(text))
       .map((slice) => [key(slice), slice])
+      .sort(([, a], [, b]) => badness(a) - badness(b) || 0) // Infinity less itself is NaN
       .sort(([a], [b]) => (a === null) - (b === null) || sign * (a < b ? -1 : a > b ? 1 : 0)) // without a figure: last
       .map(([, slice]) => slice);
   }

@@ -90,6 +90,15 @@ def test_tfmas_api_has_the_figures_under_tfmas_names(evaluation, slices):
     }
 
 
+def test_no_interval_goes_beyond_what_a_figure_can_be(tmp_path):
+    made, _ = drawn.evaluate(drawn.draw_impressions(60), EvaluationConfig(max_calibration=9), tmp_path)
+    (few,) = read_evaluation(made.uri).slices
+    found = few.candidate["auc_pr"]
+    assert found.low < found.value < found.high == 1  # 1.002 as it comes out of the folds
+    assert few.candidate["calibration"].high > 1
+    assert few.difference["auc"].low < 0
+
+
 def test_tfma_measures_about_the_same_itself(impressions, tmp_path, evaluation):
     """Its own classes, on its own way of slicing."""
     metrics = tfma.metrics.specs_from_metrics([tfma.metrics.AUC(), tfma.metrics.Calibration()])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from components.drift_gate.measure import Movement
@@ -27,12 +29,14 @@ def histogram(seed, separation, num=20_000, bins=200):
     return ScoreHistogram(*(tuple(map(float, values)) for values in (edges, clicks, others, sums)))
 
 
-def evaluation(num_slices=30, *, blessed=True, has_baseline=True, hostile=False, seed=1):
+def evaluation(num_slices=30, *, blessed=True, has_baseline=True, has_intervals=True, hostile=False, seed=1):
     """An evaluation with slices by genre; the first has a hostile name where that is wanted."""
     generator = np.random.default_rng(seed)
     names = [HOSTILE if hostile and n == 0 else f"genre {n}" for n in range(num_slices)]
     slices = [_slice((), 20_000, generator, has_baseline)]
     slices += [_slice((("genres", n),), int(10 ** generator.uniform(1, 4)), generator, has_baseline) for n in names]
+    if not has_intervals:
+        slices = [_without_intervals(one) for one in slices]
     gates = [_gate("auc", (), "value", 0.72, 0.6, True), _gate("calibration", (), "value", 1.02, 1.1, True)]
     if not blessed:
         gates.append(_gate("auc", (("genres", names[0]),), "change", -0.031, -0.01, False))
@@ -108,6 +112,14 @@ def _slice(key, num_examples, generator, has_baseline):
     baseline = {name: figure(of.value - generator.normal(0.004, wide / 4), wide) for name, of in candidate.items()}
     difference = {name: figure(of.value - baseline[name].value, wide / 2) for name, of in candidate.items()}
     return SliceEvaluation(key, num_examples, candidate, baseline, difference)
+
+
+def _without_intervals(found):
+    figures = {
+        model: {name: Figure(figure.value) for name, figure in (getattr(found, model) or {}).items()} or None
+        for model in ("candidate", "baseline", "difference")
+    }
+    return dataclasses.replace(found, **figures)
 
 
 def _gate(metric, key, kind, value, bound, passed):

@@ -95,6 +95,16 @@ def test_the_worst_come_first(page):
     assert len(best) == 25
 
 
+def test_the_worst_come_first_where_no_interval_can_be_told(browser, tmp_path):
+    few = browser.open(_write(tmp_path, "few", 20, has_intervals=False))
+    found = _numbers(few, 3)
+    assert found == sorted(found)
+    assert found[0] < found[-1]
+    _choose(few, "slice-metric", "calibration")
+    distances = [abs(number - 1) for number in _numbers(few, 3)]
+    assert distances == sorted(distances, reverse=True)
+
+
 def test_slices_are_filtered_by_size_and_text_and_all_can_be_shown(page):
     _choose(page, "slice-examples", "100")
     assert min(_numbers(page, 2)) >= 100
