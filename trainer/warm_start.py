@@ -179,12 +179,15 @@ def _variables(model: DeepFM) -> dict[str, Kept]:
     tables = {table.table.path: table for table in model.tables}
     # Seeds and the learning rate are this training's own; the number of steps is kept beside the variables.
     own = ("seed_generator_state", "learning_rate", "iteration")
+    rest = model.optimizer.rest
+    by_path = {variable.path: variable for variable in model.variables}
+    for number, variable in enumerate(rest.variables):
+        # Keras numbers a variable without a name through its process, as Nadam's product of momentums.
+        by_path[variable.path if "/" in variable.path else f"{rest.name}/{number}"] = variable
     variables = {
-        variable.path: Kept(tables[variable.path].shape, tables[variable.path].numpy, tables[variable.path].assign)
-        if variable.path in tables
-        else _kept(variable)
-        for variable in (*model.variables, *model.optimizer.rest.variables)
-        if variable.path.rpartition("/")[2] not in own
+        path: Kept(tables[path].shape, tables[path].numpy, tables[path].assign) if path in tables else _kept(variable)
+        for path, variable in by_path.items()
+        if path.rpartition("/")[2] not in own
     }
     for path, table in tables.items():
         variables[path + _SLOTS] = Kept(

@@ -81,6 +81,16 @@ def test_the_same_model_gets_every_weight_and_slot(state):
     assert read_steps(folder) == int(model.optimizer.iterations) in (4, 8, 12)
 
 
+def test_a_slot_that_keras_gives_no_name_goes_on(tmp_path):
+    config = TrainingConfig(max_epochs=3, optimizer="nadam")
+    earlier, _ = _train(SPEC, tmp_path / "logs", config)
+    save_state(earlier, tmp_path / "state")
+    model = _untrained(SPEC, config=config)
+    assert warm_start(model, tmp_path / "state") == ()
+    product, expected = (float(of.optimizer.rest.variables[-1]) for of in (model, earlier))
+    assert product == expected < 1
+
+
 def test_only_the_fields_that_have_changed_are_cold(state):
     earlier, folder = state
     city = IdFeature("city", 10)
