@@ -138,7 +138,12 @@ def main() -> None:
     where.add_argument("--rest", metavar="HOST:PORT")
     parser.add_argument("--model", default="model", help="its name in the server")
     arguments = parser.parse_args()
-    impressions = [json.loads(line) for line in sys.stdin]
+    impressions = []
+    for number, line in enumerate(sys.stdin, start=1):
+        try:
+            impressions.append(json.loads(line))
+        except ValueError as error:
+            sys.exit(f"client: line {number} is not JSON: {error}")
     try:
         if arguments.grpc:
             ctrs = ask_grpc(arguments.grpc, arguments.model, impressions)

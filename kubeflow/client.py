@@ -18,6 +18,8 @@ import kfp_server_api
 import urllib3
 import yaml
 
+from components.impression_log_example_gen.log import LogError, parse_day
+
 HOST, TOKEN, NAMESPACE, CA_FILE = "KFP_HOST", "KFP_TOKEN", "KFP_NAMESPACE", "KFP_CA_FILE"
 SERVICE_ACCOUNT = "KFP_SERVICE_ACCOUNT"
 REQUEST_TIMEOUT_SECONDS = 60.0
@@ -76,12 +78,8 @@ class Server:
         Returns:
             The pipeline's id and the version's.
         """
-        try:
-            content = package.read_bytes()
-            name = next(yaml.safe_load_all(content))["pipelineInfo"]["name"]
-        except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration) as error:
-            raise KubeflowError(f"{package} is no package: {error}; make it with ctr kubeflow compile") from None
-        version = f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
+        name = _read_package(package)["pipelineInfo"]["name"]
+        version = f"{name}-{hashlib.sha256(package.read_bytes()).hexdigest()[:12]}"
         with self._call("looking for the pipeline"):
             pipeline_id = self._client.get_pipeline_id(name)
         if pipeline_id is None:
@@ -216,10 +214,9 @@ def read_parameters(package: pathlib.Path, parameters: Mapping[str, str]) -> dic
         parameters: The values as they were written.
 
     Raises:
-        KubeflowError: There is no such parameter, which KFP would ignore, or the value is not of its type.
+        KubeflowError: There is no such parameter, which KFP would ignore, or the value is not of its type, or no day.
     """
-    ir = next(yaml.safe_load_all(package.read_text(encoding="utf-8")))
-    known = ir["root"].get("inputDefinitions", {}).get("parameters", {})
+    known = _read_package(package)["root"].get("inputDefinitions", {}).get("parameters", {})
     values = {}
     for name, text in parameters.items():
         if name not in known:
@@ -229,7 +226,25 @@ def read_parameters(package: pathlib.Path, parameters: Mapping[str, str]) -> dic
             values[name] = _READERS[kind](text)
         except (KeyError, ValueError):
             raise KubeflowError(f"the parameter {name} is a {kind}, and {text!r} is none") from None
+        if name == "as_of" and text:
+            try:
+                parse_day(text, name)
+            except LogError:
+                raise KubeflowError(f"as_of: there is no day {text}; write YYYY-MM-DD") from None
     return values
+
+
+def _read_package(package: pathlib.Path) -> dict[str, Any]:
+    """Returns the pipeline in a package, which is the first of its documents."""
+    try:
+        ir = next(yaml.safe_load_all(package.read_text(encoding="utf-8")), None)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        why = " ".join(str(error).split())[:200]
+    else:
+        if isinstance(ir, dict) and isinstance(ir.get("root"), dict) and ir.get("pipelineInfo", {}).get("name"):
+            return ir
+        why = "it has no pipelineInfo and root"
+    raise KubeflowError(f"{package} is no package: {why}; make one with ctr kubeflow compile")
 
 
 # A setting that is null by default is a text there, whatever it is in the config.

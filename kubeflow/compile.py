@@ -28,6 +28,7 @@ from .pods import configure
 
 COMMAND = ("python", "-m", "pipeline.node")
 
+_IMAGE = re.compile(r"[a-zA-Z0-9][\w.:/@-]*", re.ASCII)
 _KIND = inspect.Parameter.POSITIONAL_OR_KEYWORD
 _ARTIFACTS = {"system.Metrics": dsl.Metrics, "system.HTML": dsl.HTML}
 
@@ -47,6 +48,8 @@ def compile_package(config: PipelineConfig, image: str, out: pathlib.Path) -> No
         node.pipeline_node.node_info.id: tuple(node.pipeline_node.upstream_nodes)
         for node in Compiler().compile(create_pipeline(config)).nodes
     }
+    if not _IMAGE.fullmatch(image):
+        raise ConfigError(f"--image: {image!r} is no name of an image, such as registry.example.com/ctr:1")
     strange = [name for name in config.kubeflow.nodes if name not in nodes]
     if strange:
         raise ConfigError(f"kubeflow.nodes: this pipeline has no node {strange[0]}; it has {', '.join(nodes)}")

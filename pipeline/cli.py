@@ -182,6 +182,8 @@ def backfill(
     from pipeline.preflight import PreflightError, check, home
     from pipeline.supervise import RunFailedError, supervise
 
+    if last < first:
+        raise click.BadParameter(f"--from {first.date()} is after --to {last.date()}")
     with one_line(ConfigError, LogError, PreflightError, LockedError, RunFailedError):
         settings = load_config(config, overrides)
         check(settings)

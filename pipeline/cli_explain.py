@@ -61,7 +61,11 @@ def _print(found: Importance, folder: str, days: list[str]) -> None:
     console.print(Text(folder, "bold"), soft_wrap=True)
     console.print(
         f"AUC {found.auc:.4f}, log loss {found.log_loss:.4f} on {found.num_examples:,} impressions of {span}; each "
-        f"field shuffled {found.num_repeats} times, \N{PLUS-MINUS SIGN} their standard deviation",
+        + (
+            f"field shuffled {found.num_repeats} times, \N{PLUS-MINUS SIGN} their standard deviation"
+            if found.num_repeats > 1
+            else "field shuffled once"
+        ),
         soft_wrap=True,
         highlight=False,
     )
@@ -70,9 +74,9 @@ def _print(found: Importance, folder: str, days: list[str]) -> None:
     table.add_column("AUC lost", justify="right")
     table.add_column("log loss added", justify="right")
     for field in found.fields:
-        table.add_row(Text(field.field), _show(field.auc), _show(field.log_loss))
+        table.add_row(Text(field.field), *(_show(lost, found.num_repeats > 1) for lost in (field.auc, field.log_loss)))
     console.print(table)
 
 
-def _show(lost: Lost) -> str:
-    return f"{lost.value:+.4f} \N{PLUS-MINUS SIGN} {lost.spread:.4f}"
+def _show(lost: Lost, has_spread: bool) -> str:
+    return f"{lost.value:+.4f}" + (f" \N{PLUS-MINUS SIGN} {lost.spread:.4f}" if has_spread else "")

@@ -356,6 +356,8 @@ def _strange_values(value: Any, path: str = "") -> Iterator[str]:
 
 
 _EXPECTED = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
     "dataclass_type": "a group of keys",
     "dict_type": "a group of keys",
     "float_type": "a number",

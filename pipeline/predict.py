@@ -211,8 +211,10 @@ def parse_request(line: bytes, schema: Mapping[str, schema_pb2.Feature], names: 
     example = tf.train.Example()
     for name, feature in schema.items():
         value = request.get(name)
-        if value is not None and value != []:  # TensorFlow takes an empty list for a wrong number of values
-            _fill(example.features.feature[name], feature, value if isinstance(value, list) else [value])
+        # Nulls within a list are left out of it, as the ingestion does.
+        values = [item for item in (value if isinstance(value, list) else [value]) if item is not None]
+        if values:  # TensorFlow takes an empty list for a wrong number of values
+            _fill(example.features.feature[name], feature, values)
     return bytes(example.SerializeToString())
 
 

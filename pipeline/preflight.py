@@ -122,10 +122,16 @@ def _spec_problems(config: PipelineConfig) -> Iterator[str]:
 
 
 def _slice_problems(config: PipelineConfig, spec: FeatureSpec) -> Iterator[str]:
-    names = [*(feature.name for feature in spec.features), *derived_columns(spec)]
+    floats = [feature.name for feature in spec.features if feature.dtype == "float32"]
+    names = [*(feature.name for feature in spec.features if feature.name not in floats), *derived_columns(spec)]
     for index, columns in enumerate(config.evaluation.slices):
         for column in columns:
-            if column not in names:
+            if column in floats:
+                yield (
+                    f"evaluation.slices[{index}]: {column} is not a whole number, and nearly every impression would be "
+                    "a slice of its own: slice by an id or a whole number, as by a column with the range that it is in"
+                )
+            elif column not in names:
                 yield f"evaluation.slices[{index}]: {config.features} has no feature {column}; {_hint(column, names)}"
 
 

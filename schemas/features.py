@@ -6,6 +6,7 @@ the label and the slices of the evaluation, the serving signature. Field order i
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import importlib
@@ -32,7 +33,7 @@ NO_ID: dict[str, int | str] = {"int64": -1, "string": ""}
 NO_NUMBER: dict[str, int | float] = {"int64": -(2**63), "float32": -math.inf}
 
 
-_COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # what an input of a signature may be called
+_COLUMN = re.compile(r"(?!self$)[A-Za-z][A-Za-z0-9_]*")  # what an input of a signature may be called
 
 
 def _require(holds: bool, message: str) -> None:
@@ -247,10 +248,21 @@ class FeatureSpec:
         for column in columns:
             _require(
                 bool(_COLUMN.fullmatch(column)),
-                f"{self.name}: the column name {column!r} is not of ASCII letters, digits and _, as signatures need; "
-                "log.columns says what a column is called in the log",
+                f"{self.name}: the column name {column!r} is not one that a signature's input can have: ASCII letters, "
+                "digits and _, a letter first, and not self; log.columns says what a column is called in the log",
             )
             _require(columns.count(column) == 1, f"{self.name}: column {column} is named more than once")
+        inputs = collections.defaultdict(set)
+        for feature in self.features:
+            inputs[feature.name.lower()].add(feature.name)
+            if isinstance(feature, IdSequence):
+                inputs[feature.length_name.lower()].add(feature.length_name)
+        for alike in inputs.values():
+            _require(
+                len(alike) == 1,
+                f"{self.name}: {' and '.join(sorted(alike))} differ in upper and lower case only, which the inputs of "
+                "a signature may not; log.columns says what a column is called in the log",
+            )
         _require(bool(self.features), f"{self.name}: a spec needs at least one feature")
         ids = {feature.name for feature in self.features if isinstance(feature, IdFeature)}
         _require(

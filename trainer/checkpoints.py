@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 _LOGGER = logging.getLogger(__name__)
@@ -180,13 +181,29 @@ class KeepState(keras.callbacks.Callback):
         before, step = self._progress.batch, steps_taken(self.model)
         self._progress.batch = step - self._first
         is_step = self._steps and self._progress.batch // self._steps > before // self._steps
-        if is_step or (self._seconds and time.monotonic() - self._written >= self._seconds):
+        is_time = self._seconds and time.monotonic() - self._written >= self._seconds
+        # A step with a finite loss may have made the weights NaN: the next one's loss is, and this state is no good.
+        if (is_step or is_time) and self._is_finite():
             self._progress.loss = number(logs["loss"])
             self._checkpoints.write(step, self._progress)
             self._written = time.monotonic()
 
+    def _is_finite(self) -> bool:
+        tables = {table.table.path for table in self.model.tables}  # to go over these takes long
+        of_tower = (variable for variable in self.model.trainable_variables if variable.path not in tables)
+        return all(bool(np.isfinite(tf.convert_to_tensor(variable.value)).all()) for variable in of_tower)
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Adds the loss, where all the epoch's batches were before the checkpoint that training has gone on from."""
+        """Adds the loss, where all the epoch's batches were before the checkpoint that training has gone on from.
+
+        Raises:
+            ValueError: The epoch had no batch.
+        """
+        if steps_taken(self.model) == self._first:
+            raise ValueError(
+                "there is no example to learn from: the training split is empty, or negative_sampling_rate "
+                "has left none of its impressions without a click, and there are no others"
+            )
         logs.setdefault("loss", self._progress.loss)
 
 

@@ -54,7 +54,7 @@ def read_cluster(text: str | None) -> Cluster | None:
     if len(addresses["chief"]) > 1:
         raise WorkersError(f"TF_CONFIG has {len(addresses['chief'])} chiefs in `cluster.chief`: one is the most")
     job, index = task.get("type"), task.get("index")
-    if job not in addresses:
+    if not isinstance(job, str) or job not in addresses:
         raise WorkersError(f"TF_CONFIG's `task.type` is {job!r}: it must be chief or worker")
     if type(index) is not int or not 0 <= index < len(addresses[job]):
         raise WorkersError(
@@ -73,7 +73,9 @@ def _part(config: Any, name: str) -> dict[str, Any]:
 
 
 def _addresses(values: Any, job: str) -> list[str]:
-    for value in values if isinstance(values, list) else [values]:
+    if not isinstance(values, list):
+        raise WorkersError(f"TF_CONFIG's `cluster.{job}` is {values!r}, which is no list of host:port")
+    for value in values:
         host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
         if not (host and port.isdecimal()):
             raise WorkersError(f"TF_CONFIG's `cluster.{job}` has {value!r}, which is no host:port")

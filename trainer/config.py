@@ -172,6 +172,11 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.reduce_on_plateau and (self.warmup_steps or self.decay_steps):
             raise ValueError("reduce_on_plateau does not go with warmup_steps or decay_steps: use one or the other")
+        if self.optimizer == "ftrl" and (self.warmup_steps or self.decay_steps):
+            raise ValueError(
+                "optimizer: ftrl does not go with warmup_steps or decay_steps: it divides by the step size, which is 0 "
+                "at an end of these"
+            )
         if self.warm_start_from != "latest" and not self.warm_start:
             raise ValueError(f"warm_start_from: {self.warm_start_from} means nothing without warm_start: true")
         if self.when_warm:

@@ -346,6 +346,8 @@ class TargetAttention(keras.layers.Layer):
         pairs = tf.concat([sequence, target, sequence - target, sequence * target], axis=2)
         scores = self.score(self.hidden(pairs))  # [batch, max_length, 1]
         mask = tf.cast(is_id, scores.dtype)[:, :, tf.newaxis]
+        # Padding's score is not the greatest, from which all others would be too far.
+        scores = tf.where(is_id[:, :, tf.newaxis], scores, scores.dtype.min)
         exponents = tf.exp(scores - tf.stop_gradient(tf.reduce_max(scores, axis=1, keepdims=True))) * mask
         weights = exponents / tf.maximum(tf.reduce_sum(exponents, axis=1, keepdims=True), 1e-9)
         return tf.reduce_sum(weights * sequence, axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import pathlib
 
 import tensorflow as tf
@@ -64,7 +65,10 @@ def fit(
     )
     eval_data = ordered_batches(eval_chunks, training_config.batch_size, share)
     several = workers is ALONE and len(tf.config.list_logical_devices("GPU")) > 1
-    with tf.distribute.MirroredStrategy().scope() if several else contextlib.nullcontext():
+    strategy = _mirrored() if several else tf.distribute.get_strategy()
+    if several and model_config.batch_norm:
+        train_data = _for_each(train_data, training_config.batch_size, strategy.num_replicas_in_sync)
+    with strategy.scope() if several else contextlib.nullcontext():
         model = model_fn(spec, model_config, training_config.seed)
         training = train(
             model,
@@ -78,3 +82,15 @@ def fit(
             workers,
         )
     return model, training
+
+
+@functools.cache
+def _mirrored() -> tf.distribute.Strategy:
+    """Returns the strategy of the process: a second one would number what its devices exchange from the start again."""
+    return tf.distribute.MirroredStrategy()
+
+
+def _for_each(batches: tf.data.Dataset, batch_size: int, num_devices: int) -> tf.data.Dataset:
+    """Leaves a last batch out that is too small for each device to get a part: the moments of no examples are NaN."""
+    least = (num_devices - 1) * -(-batch_size // num_devices)
+    return batches.filter(lambda features, *rest: tf.shape(rest[0])[0] > least)

@@ -15,10 +15,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from schemas.features import IDS
 from trainer.average import AverageWeights
 from trainer.checkpoints import Checkpoints, KeepBest, KeepState, Progress, number, steps_taken
 from trainer.config import TrainingConfig
-from trainer.finite import NonFiniteLossError
+from trainer.finite import NonFiniteLossError, find_offender
 from trainer.model import DeepFM
 from trainer.optimizers import ROW_RULES, FusedAdam, RowSparse
 from trainer.warm_start import read_steps, warm_start
@@ -54,16 +55,38 @@ class EvalMetrics(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Measures."""
         parts = [tf.zeros([0, 5])]
+        offender = ""
         for features, label, *weight in self._batches:
             of_example = weight[0] if weight else tf.ones(len(label))
-            parts.append(tf.concat([self._terms(features), label, of_example[:, tf.newaxis]], axis=1))
+            terms = self._terms(features)
+            if not offender and not np.isfinite(terms).all():
+                offender = self._find_offender(features)
+            parts.append(tf.concat([terms, label, of_example[:, tf.newaxis]], axis=1))
         columns = self._workers.gather("evaluation", tf.concat(parts, axis=0)).numpy().T  # [5, num_examples]
         term_values, clicks, of_example = columns[:3], columns[3], columns[4]
+        if not np.isfinite(term_values).all():  # of all workers, which stop together
+            raise NonFiniteLossError(offender or "the logits of another worker's part are not finite")
+        if not of_example.sum() > 0:
+            raise ValueError(
+                "nothing can be measured on the eval split: "
+                + (
+                    f"the weight, {self.model.spec.weight}, is 0 in each of its impressions"
+                    if len(clicks)
+                    else "it is empty"
+                )
+            )
         logits = term_values.sum(axis=0) + self._logit_shift
         figures = {"log_loss": log_loss(clicks, logits, of_example), "auc": auc(clicks, logits, of_example)}
         figures |= dict(zip(("linear", "fm", "deep"), np.abs(term_values).mean(axis=1), strict=True))
         if logs is not None:
             logs.update({f"val_{name}": float(value) for name, value in figures.items()})
+
+    def _find_offender(self, features: Mapping[str, tf.Tensor]) -> str:
+        rows = None
+        if IDS in features:
+            table = self.model.embedding_table
+            rows = table.gather(table.rows_of(features[IDS]))
+        return find_offender(self.model.spec, {name: np.asarray(values) for name, values in features.items()}, rows)
 
     @tf.function(reduce_retracing=True)
     def _terms(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -103,8 +126,10 @@ def auc(labels: Floats, scores: Floats, weights: Floats | None = None) -> float:
         weights: Of the examples, float32 [num_examples]: a pair weighs the product of its two. None for all alike.
 
     Returns:
-        NaN where there is only one class.
+        NaN where there is only one class, or a score is NaN.
     """
+    if np.isnan(scores).any():  # they would be the highest
+        return math.nan
     of_example = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)
     _, position = np.unique(scores, return_inverse=True)
     clicks = np.bincount(position, of_example * (labels > 0))  # [num_scores], in ascending order of the scores
@@ -259,6 +284,7 @@ def train(
     Raises:
         WorkersError: The workers go on from different states.
         NonFiniteLossError: The loss is NaN or infinite. The last checkpoint is that of a state before.
+        ValueError: There is nothing to learn from, or nothing to measure.
     """
     first_step = read_steps(earlier_state) if earlier_state else 0
     compile_model(model, config, first_step, workers)
@@ -323,15 +349,17 @@ def _fit_epoch(
             model.fit(
                 train_data, initial_epoch=progress.epoch, epochs=progress.epoch + 1, verbose=0, callbacks=callbacks
             )
-    except tf.errors.OpError:
-        if not model.offender:
+    except (tf.errors.OpError, NonFiniteLossError) as error:
+        if isinstance(error, NonFiniteLossError):  # `EvalMetrics`'
+            where, offender = f"on the eval split after epoch {progress.epoch + 1}", str(error)
+        elif model.offender:
+            where = f"in epoch {progress.epoch + 1}, batch {steps_taken(model) - first + 1}"
+            offender = model.offender
+        else:
             raise
         has_kept = kept_in and any(pathlib.Path(kept_in).glob("*"))
         kept = f". The last good checkpoint is kept in {kept_in}" if has_kept else ""
-        batch = steps_taken(model) - first + 1
-        raise NonFiniteLossError(
-            f"the loss is not finite in epoch {progress.epoch + 1}, batch {batch}: {model.offender}{kept}"
-        ) from None
+        raise NonFiniteLossError(f"the loss is not finite {where}: {offender}{kept}") from None
 
 
 def _draw_otherwise(model: DeepFM, rank: int) -> None:

@@ -154,10 +154,12 @@ def _assign_rows(
 ) -> Iterator[str]:
     """Assigns the rows of the features that are what they were; yields the others."""
     values = variable.read().copy()
+    origins: dict[int, int] = {}  # where the rows that several features share come from: from one of them
     for rows in blocks:
         source = before.get(rows.owner)
         is_same = source and dataclasses.replace(source, first=rows.first) == rows
-        if source and is_same and earlier.shape[1:] == values.shape[1:]:
+        is_same = is_same and earlier.shape[1:] == values.shape[1:]
+        if source and is_same and origins.setdefault(rows.first, source.first) == source.first:
             values[rows.first : rows.first + rows.number] = earlier[source.first : source.first + source.number]
         else:
             yield rows.owner
@@ -198,7 +200,7 @@ def _variables(model: DeepFM) -> dict[str, Kept]:
 
 def _blocks(path: str, model: DeepFM) -> list[Rows]:
     """Returns the features' rows of a variable; none for a variable whose rows belong to no feature."""
-    fields, numbers = model.spec.id_fields, [number.name for number in model.spec.numbers]
+    fields, numbers = model.spec.id_fields, model.spec.numbers
     dtypes = {feature.name: feature.dtype for feature in model.spec.features}
     # An optimizer's slots have their variable's path, in one word, within their own.
     name = path.replace("/", "_")
@@ -217,11 +219,14 @@ def _blocks(path: str, model: DeepFM) -> list[Rows]:
                 for field in fields
             ]
     if "deepfm_numbers_kernel" in name or "deepfm_number_factors" in name:
-        return [Rows(f"number {number}", row, 1) for row, number in enumerate(numbers)]
+        return [Rows(f"number {number.name}", row, 1, str(number.normalization)) for row, number in enumerate(numbers)]
     if model.deep_tower is not None and f"{model.deep_tower.layers[0].path.replace('/', '_')}_kernel" in name:
         dim = model.tables[0].shape[1] - 1 if model.tables else 0
-        inputs = [(f"the deep tower's input {field.name}", dim) for field in fields]
-        inputs += [(f"the deep tower's input {number}", 1) for number in numbers]
-        starts = itertools.accumulate((width for _, width in inputs), initial=0)
-        return [Rows(owner, start, width) for (owner, width), start in zip(inputs, starts, strict=False)]
+        inputs = [(field.name, dim, "") for field in fields]
+        inputs += [(number.name, 1, str(number.normalization)) for number in numbers]
+        starts = itertools.accumulate((width for _, width, _ in inputs), initial=0)
+        return [
+            Rows(f"the deep tower's input {name}", start, width, meaning)
+            for (name, width, meaning), start in zip(inputs, starts, strict=False)
+        ]
     return []

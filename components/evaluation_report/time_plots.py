@@ -82,7 +82,9 @@ def _over_runs(runs: Sequence[Mapping[str, Any]], name: str) -> Spec:
     domain = ["pushed", "rolled back", "blessed", "not blessed"]
     states = {"domain": domain, "range": ["var(--good)", "var(--muted)", "var(--candidate)", "var(--bad)"]}
     shapes = {"domain": domain, "range": ["diamond", "diamond", "circle", "cross"]}
-    position = {"x": {"field": "made_at", "type": "temporal", "axis": {"title": None}}}
+    # UTC, as in the rest of the page.
+    axis = {"title": "evaluated at, UTC"}
+    position = {"x": {"field": "made_at", "type": "temporal", "scale": {"type": "utc"}, "axis": axis}}
     value = {"y": quantitative("value", title)}
     color = {"field": "state", "type": "nominal", "scale": states}
     line = {"mark": {"type": "line", "stroke": "var(--muted)", "strokeWidth": 1}, "encoding": {**position, **value}}

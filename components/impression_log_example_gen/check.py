@@ -113,14 +113,13 @@ def _check_column(
     if len(lengths) and int(lengths.max()) > column.max_raw_length:
         for row in np.flatnonzero(lengths > column.max_raw_length).tolist():
             add(row, quarantine.TOO_LONG, f"{lengths[row]} values")
+    if not column.is_list and len(lengths) and int(lengths.max()) > 1:
+        for row in np.flatnonzero(lengths > 1).tolist():
+            add(row, quarantine.WRONG_TYPE, f"{lengths[row]} values")
     if column.is_label or column.is_required:
         missing = quarantine.MISSING_LABEL if column.is_label else quarantine.MISSING_TIMESTAMP
-        for row in np.flatnonzero(lengths != 1).tolist():
-            add(
-                row,
-                quarantine.WRONG_TYPE if lengths[row] else missing,
-                f"{lengths[row]} values" if lengths[row] else None,
-            )
+        for row in np.flatnonzero(lengths == 0).tolist():
+            add(row, missing, None)
     # In the types that tfx_bsl decodes Examples to, see components/arrow_examples. A null offset makes a null list.
     offsets = pa.array(np.concatenate([[0], stops]), pa.int64(), mask=np.append(lengths == 0, False))
     if types.is_binary(values.type):

@@ -72,15 +72,22 @@ def is_partitioned(path: pathlib.Path) -> bool:
 def find_days(path: pathlib.Path) -> tuple[Day, ...]:
     """Returns the days of a partitioned log that have files, oldest first; whether these have rows is not looked at.
 
+    Folders within a day's, as those of its hours, are part of it.
+
     Args:
         path: A folder with a `day=YYYY-MM-DD/` folder of files for each day.
 
     Raises:
-        LogError: A day's name is malformed, or there is no day with files.
+        LogError: A day's name is malformed, there is no day with files, or files are beside the days.
     """
-    days = (
-        Day(parse_day(folder.name[len(_PREFIX) :], str(folder)), find_files(folder)) for folder in _day_folders(path)
-    )
+    folders = _day_folders(path)
+    days = tuple(Day(parse_day(folder.name[len(_PREFIX) :], str(folder)), _within(folder)) for folder in folders)
+    beside = next((file for entry in _entries(path) if entry not in folders for file in _within(entry)), None)
+    if beside:
+        raise LogError(
+            f"{beside} is in no day=YYYY-MM-DD folder of the impression log {path}, which has such folders: move it "
+            "into one, or, where it is no part of the log, let its name or its folder's begin with _"
+        )
     with_files = tuple(day for day in days if day.files)
     if not with_files:
         raise LogError(
@@ -90,16 +97,47 @@ def find_days(path: pathlib.Path) -> tuple[Day, ...]:
 
 
 def find_files(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
-    """Returns a folder's files of known formats, sorted by name.
+    """Returns a flat log's files of known formats, sorted by name.
 
     Names that begin with `_` or `.` are ignored, as in Hive: they are unfinished, or notes of the writer. A file with
     another suffix is no part of the log, which is logged.
+
+    Raises:
+        LogError: A folder in it has such files: what they hold would be missing.
     """
-    files = [file for file in sorted(folder.iterdir()) if not file.name.startswith(("_", ".")) and file.is_file()]
-    for file in files:
-        if format_of(file) is None:
-            _LOGGER.info("%s is no part of the log: its name ends in none of %s", file, _SUFFIXES)
-    return tuple(file for file in files if format_of(file))
+    files = _within(folder)
+    within = next((file for file in files if file.parent != folder), None)
+    if within:
+        raise LogError(
+            f"{within} is in a folder of its own, and the impression log {folder} has no day=YYYY-MM-DD folders: move "
+            f"it to {folder}, or, where it is no part of the log, let its folder's name begin with _"
+        )
+    return files
+
+
+def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
+    return [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(("_", "."))]
+
+
+def _within(path: pathlib.Path) -> tuple[pathlib.Path, ...]:
+    """Returns the files of known formats that a path is or has, at any depth."""
+    files: list[pathlib.Path] = []
+    others: list[pathlib.Path] = []
+    paths = [path]
+    while paths:
+        entry = paths.pop(0)
+        if entry.is_dir():
+            paths += _entries(entry)
+        else:
+            (files if format_of(entry) else others).append(entry)
+    if others:
+        _LOGGER.warning(
+            "%s is no part of the log%s: its name ends in none of %s",
+            others[0],
+            f", nor are {len(others) - 1} more beside it" if len(others) > 1 else "",
+            _SUFFIXES,
+        )
+    return tuple(sorted(files))
 
 
 def parse_day(text: str, name: str) -> datetime.date:
@@ -121,7 +159,7 @@ def parse_day(text: str, name: str) -> datetime.date:
 
 def day_name(file: pathlib.Path) -> str:
     """Returns the day of a partitioned log's file, YYYY-MM-DD."""
-    return file.parent.name.removeprefix(_PREFIX)
+    return next(folder.name for folder in file.parents if folder.name.startswith(_PREFIX)).removeprefix(_PREFIX)
 
 
 def find_gaps(days: Sequence[datetime.date]) -> list[str]:

@@ -87,7 +87,11 @@ class Window:
 
 
 def split_days(
-    days: Sequence[Day], eval_days: int, train_days: int | None, as_of: datetime.date | None = None
+    days: Sequence[Day],
+    eval_days: int,
+    train_days: int | None,
+    as_of: datetime.date | None = None,
+    in_all: Sequence[Day] = (),
 ) -> Window:
     """Assigns days to the splits: the newest are the eval split, those before them the training split.
 
@@ -96,6 +100,7 @@ def split_days(
         eval_days: How many of the newest days are the eval split.
         train_days: How many of the days before them are the training split; fewer where there are fewer, all if None.
         as_of: Newer days are as if they were not there; see `up_to` for None.
+        in_all: The log's days, where `days` are only some of them: for the error.
 
     Raises:
         LogError: There are too few days to leave one to the training split.
@@ -103,7 +108,7 @@ def split_days(
     """
     if eval_days < 1 or (train_days is not None and train_days < 1):
         raise ValueError(f"eval_days is {eval_days} and train_days {train_days}, must be positive")
-    known, days = days, up_to(days, as_of)
+    known, days = in_all or days, up_to(days, as_of)
     if len(days) <= eval_days:
         until = f" up to {as_of or 'today'}" if as_of or len(days) < len(known) else ""
         until += f" ({len(known)} in all, from {known[0].day} to {known[-1].day})" if until and known else ""
@@ -143,8 +148,10 @@ def choose_window(
 
     limit = None if train_days is None else eval_days + train_days
     if is_partitioned(path):
-        newest_first = (day for day in reversed(up_to(find_days(path), as_of)) if any(map(has_rows, day.files)))
-        return split_days(tuple(itertools.islice(newest_first, limit))[::-1], eval_days, train_days, as_of)
+        in_all = find_days(path)
+        newest_first = (day for day in reversed(up_to(in_all, as_of)) if any(map(has_rows, day.files)))
+        newest = tuple(itertools.islice(newest_first, limit))[::-1]
+        return split_days(newest, eval_days, train_days, as_of, in_all if as_of else ())
 
     from components.impression_log_example_gen.flat import find_days_by_timestamp
 

@@ -245,14 +245,19 @@ def hostile_requests(served: Served, example: bytes) -> Iterator[tuple[str, Call
         changed = two | {name: dense[name]}
         if len(inputs) > 1:
             yield f"malformed: predict, one {name} for two impressions", functools.partial(served.predict, changed)
-        length = f"{name}_length"
-        if length not in inputs:
+        if not _is_sequence(name, inputs):
             continue
+        length = f"{name}_length"
         without = {name: dense[name][:, :0], length: tf.constant([0], tf.int64)}
         yield f"valid: predict, no padding for {name}", functools.partial(served.predict, dense | without)
         for wrong in (-1, 2**40):
             changed = dense | {length: tf.constant([wrong], tf.int64)}
             yield f"odd: predict, {length} {wrong}", functools.partial(served.predict, changed)
+
+
+def _is_sequence(name: str, inputs: dict[str, tf.TensorSpec]) -> bool:
+    """Returns whether an input has a length beside it; another feature of that name may be one of its own."""
+    return bool(inputs[name].shape.rank > 1)
 
 
 def _complete(examples: Sequence[bytes]) -> bytes:
@@ -268,7 +273,7 @@ def _complete(examples: Sequence[bytes]) -> bytes:
 def _changed_examples(example: bytes, inputs: dict[str, tf.TensorSpec]) -> Iterator[tuple[str, list[bytes]]]:
     """Yields an example with each of its features missing, odd, huge and of a wrong type."""
     for name, spec in inputs.items():
-        if name in {f"{other}_length" for other in inputs}:
+        if name in {f"{other}_length" for other in inputs if _is_sequence(other, inputs)}:
             continue
         yield f"valid: without {name}", [_with(example, name, [])]
         yield f"valid: odd {name}", [_with(example, name, _odd(spec))]

@@ -102,3 +102,12 @@ def test_the_command_line_needs_nothing_of_this_project(addresses, expected, tmp
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     code = CLIENT.read_text(encoding="utf-8")
     assert not [name for name in ("pipeline", "schemas", "trainer", "transform") if f"import {name}" in code]
+
+
+def test_the_command_line_names_a_line_that_is_no_json():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", CLIENT, "--rest", "localhost:1"],
+        input='{"a": 7}\nnonsense\n', capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "client: line 2 is not JSON: Expecting value: line 1 column 1 (char 0)"

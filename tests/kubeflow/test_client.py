@@ -274,6 +274,7 @@ MISTAKES = {
         {},
         "is a BOOLEAN, and '1' is none",
     ),
+    "no day": ("submit", ("--as-of", "2026-11-31"), {}, "as_of: there is no day 2026-11-31; write YYYY-MM-DD"),
     "five fields": ("schedule", ("--cron", "30 3 * * *"), {}, "write six fields"),
 }
 
@@ -285,6 +286,28 @@ def test_a_mistake_is_one_line(command, arguments, variables, message, ctr_kubef
     result = ctr_kubeflow(command, *arguments)
     assert result.exit_code == 1
     assert message in result.output
+    assert kfp_stub.uploads == []
+
+
+NO_PACKAGES = {
+    "a config": ("name: shop", "it has no pipelineInfo and root"),
+    "empty": ("", "it has no pipelineInfo and root"),
+    "broken": ("foo: [", "while parsing a flow node"),
+    "binary": ("\0", "special characters are not allowed"),
+    "text": ("# README", "it has no pipelineInfo and root"),
+    "another's": ("root: 1\npipelineInfo: {name: a}", "it has no pipelineInfo and root"),
+}
+
+
+@pytest.mark.parametrize("command", ["submit", "schedule"])
+@pytest.mark.parametrize(("content", "why"), NO_PACKAGES.values(), ids=NO_PACKAGES)
+def test_a_file_that_is_no_package_is_named(content, why, command, ctr_kubeflow, package, kfp_stub):
+    package.write_text(content)
+    result = ctr_kubeflow(command, *(("--cron", "0 30 3 * * *") if command == "schedule" else ()))
+    assert result.exit_code == 1
+    assert f"ctr: {package} is no package: " in result.output
+    assert why in result.output
+    assert "make one with ctr kubeflow compile" in result.output
     assert kfp_stub.uploads == []
 
 

@@ -175,6 +175,11 @@ BAD_RUNS = {
         ["evaluation.slices=[[age], [gendr]]"],
         "ctr: evaluation.slices[1]: schemas.movielens:MOVIELENS has no feature gendr; did you mean gender?\n",
     ),
+    "slice by a float": (
+        nothing,
+        ["evaluation.slices=[[user_click_share]]"],
+        "ctr: evaluation.slices[0]: user_click_share is not a whole number, and nearly every impression would be a ",
+    ),
     "slice by the label": (
         nothing,
         ["evaluation.slices=[[label]]"],
@@ -393,6 +398,13 @@ def test_backfill_says_where_there_are_no_rows(days_log: Path, supervised: list[
     result = ctr("backfill", "--from", "2027-01-02", "--to", "2027-01-09", "--set", "log.eval_days=1")
     assert result.exit_code == 1
     assert "has no rows of the days from 2027-01-02 to 2027-01-09, or none of days before them" in result.output
+    assert supervised == []
+
+
+def test_backfill_says_where_the_days_are_the_wrong_way_round(days_log: Path, supervised: list[Any]) -> None:
+    result = ctr("backfill", "--from", "2026-01-09", "--to", "2026-01-02")
+    assert result.exit_code == 2
+    assert "--from 2026-01-09 is after --to 2026-01-02" in result.output
     assert supervised == []
 
 

@@ -131,6 +131,12 @@ def test_people_get_a_table(home, ctr):
     assert lines[4].split()[1:4] == ["+0.0000", "±", "0.0000"]
 
 
+def test_of_one_shuffle_no_deviation_is_told(home, ctr):
+    output = ctr("--repeats", "1").output
+    assert "each field shuffled once\n" in output
+    assert "±" not in output
+
+
 def test_what_is_missing_is_named(ctr, tmp_path, home):
     _save(tmp_path / "other", 1.0)
     (home / "model").rename(tmp_path / "away")

@@ -41,7 +41,16 @@ BAD_FEATURES = {
     "empty range": (lambda: NumericFeature("a", minimum=2, maximum=1), "a: minimum 2 is above maximum 1"),
     "name of no signature's input": (
         lambda: FeatureSpec("s", (IdFeature("pa\u00eds", 10),)),
-        r"s: the column name 'pa\u00eds' is not of ASCII letters, digits and _, .* log\.columns says what",
+        r"s: the column name 'pa\u00eds' is not one that .*: ASCII letters, .* log\.columns says what",
+    ),
+    "a name with _ first": (
+        lambda: FeatureSpec("s", (IdFeature("_a", 10),)),
+        "column name '_a' is not .* a letter first",
+    ),
+    "self": (lambda: FeatureSpec("s", (IdFeature("self", 10),)), "column name 'self' is not .* and not self"),
+    "names that differ in case": (
+        lambda: FeatureSpec("s", (NumericFeature("price"), NumericFeature("Price"))),
+        "s: Price and price differ in upper and lower case only",
     ),
     "column twice": (
         lambda: FeatureSpec("s", (IdFeature("a", 10), NumericFeature("a"))),

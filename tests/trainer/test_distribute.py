@@ -61,3 +61,46 @@ def test_two_devices_train_as_one_does_at_the_same_global_batch(tmp_path):
     # What the last batch but two has is named, by whichever replica has it.
     for _, _, _, _, error in (one, two):
         assert re.search(r"the embeddings of 1 of \d+ ids of user are not finite", error), error
+
+
+# What `fit` does on a machine with two GPUs, in a process that trains one model after the other, as the Tuner does.
+TRIALS = """
+import json, sys
+import numpy as np
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+from schemas.features import FeatureSpec, IdFeature, NumericFeature
+from trainer import loop
+from trainer.checkpoints import steps_taken
+from trainer.config import ModelConfig, TrainingConfig
+
+devices, mirrored = tf.config.list_logical_devices, tf.distribute.MirroredStrategy
+tf.config.list_logical_devices = lambda kind=None: devices("CPU" if kind == "GPU" else kind)
+tf.distribute.MirroredStrategy = lambda: mirrored(["CPU:0", "CPU:1"])
+generator = np.random.default_rng(0)
+spec = FeatureSpec("s", (IdFeature("user", 30), NumericFeature("x")))
+examples = {
+    "ids": generator.integers(0, 31, size=[33, 1]),
+    "numbers": generator.normal(size=[33, 1]).astype(np.float32),
+    "label": (generator.random(33) < 0.4).astype(np.float32),
+}
+chunks = tf.data.Dataset.from_tensors(examples)
+results = []
+for dim in (2, 4):
+    options = ModelConfig(embedding_dim=dim, hidden_units=(8,), batch_norm=True)
+    model, training = loop.fit(spec, options, TrainingConfig(batch_size=16, max_epochs=1), chunks, chunks, sys.argv[1])
+    results.append([steps_taken(model), *training.history["val_log_loss"]])
+print(json.dumps(results))
+"""
+
+
+def test_two_devices_train_one_model_after_the_other_and_no_device_gets_a_part_without_examples(tmp_path):
+    command = [sys.executable, "-c", TRIALS, str(tmp_path)]
+    process = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-3000:]
+    for steps, log_loss in json.loads(process.stdout.splitlines()[-1]):
+        assert steps == 2  # the last example of 33 is for one device alone
+        assert np.isfinite(log_loss)

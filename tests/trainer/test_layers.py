@@ -163,6 +163,15 @@ def test_target_attention_is_the_mean_weighted_by_the_softmax_of_the_fit():
     assert not np.allclose(pooled[0], sequence[0].mean(axis=0), rtol=1e-3)
 
 
+def test_target_attention_does_not_look_at_padding_however_well_that_fits():
+    attention = TargetAttention("attention", units=1, seed=1)
+    sequence, target = np.float32([[[1, 1], [-1, -1]]]), np.float32([[[1, 1]]])
+    attention(sequence, target, np.array([[True, True]]))
+    attention.set_weights([np.float32([[-9]] * 2 + [[0]] * 6), np.float32([0]), np.float32([[90]])])
+    np.testing.assert_allclose(attention(sequence, target, np.array([[True, True]])).numpy(), [[-1, -1]])
+    np.testing.assert_allclose(attention(sequence, target, np.array([[True, False]])).numpy(), [[1, 1]])
+
+
 def test_id_dropout_reads_ids_as_unseen_ones_in_training_only():
     fields = [IdField("a", 0, 1, "sum", row_offset=0, num_buckets=3), IdField("b", 1, 1, "sum", 4, 2)]
     table = EmbeddingTable(fields, num_rows=8, dim=1, stddev=0.1, seed=1, id_dropout=0.25)

@@ -172,6 +172,7 @@ def test_auc_is_the_share_of_ordered_pairs_and_is_none_for_one_class():
     pairs = [(a > b) + 0.5 * (a == b) for a in scores[labels > 0] for b in scores[labels == 0]]
     assert auc(labels, scores) == pytest.approx(np.mean(pairs))
     assert np.isnan(auc(np.ones(3), np.arange(3)))
+    assert np.isnan(auc(np.float32([1, 0, 1]), np.float32([np.nan, -1, -2])))
 
 
 def test_log_loss_of_known_logits():
@@ -308,6 +309,52 @@ def test_a_loss_that_is_not_finite_names_the_feature_and_keeps_the_checkpoint_be
     assert [entry.name for entry in (tmp_path / "kept").glob("*")] == ["2"] * every
     assert model.optimizer.iterations == 2
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+def _with_number(value, weight=1.0, labels=(1, 0, 1, 0)):
+    numbers, weights = (np.full([4, 1], number, np.float32) for number in (value, weight))
+    columns = ({"numbers": numbers}, np.float32(labels)[:, None], weights[:, 0])
+    return tf.data.Dataset.from_tensor_slices(columns).batch(2)
+
+
+def test_a_logit_of_the_eval_split_that_is_not_finite_ends_the_training(tmp_path):
+    model = model_fn(NUMBERS, ModelConfig(hidden_units=()))
+    config = TrainingConfig(max_epochs=1)
+    message = "not finite on the eval split after epoch 1: .* farthest from its mean is .*, by 3e.38 standard"
+    model.number_weights.kernel.assign([[10.0]])
+    with pytest.raises(NonFiniteLossError, match=message):
+        train(model, _with_number(1.0), _with_number(3e38), config, str(tmp_path / "logs"), str(tmp_path / "kept"))
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_step_that_makes_the_weights_infinite_leaves_no_checkpoint(tmp_path):
+    model = model_fn(NUMBERS, ModelConfig(hidden_units=()))
+    config = TrainingConfig(max_epochs=1, optimizer="sgd", learning_rate=1e38, checkpoint_steps=1)
+    data = _with_number(30.0, labels=[0, 0, 1, 1])
+    with pytest.raises(NonFiniteLossError, match="in epoch 1, batch 2: ") as error:
+        train(model, data, data, config, str(tmp_path / "logs"), str(tmp_path / "kept"))
+    assert "checkpoint" not in str(error.value)
+
+
+def test_ftrl_is_given_no_step_size_of_zero():
+    with pytest.raises(ValueError, match="ftrl does not go with warmup_steps or decay_steps"):
+        TrainingConfig(optimizer="ftrl", decay_steps=10)
+
+
+def test_without_an_example_there_is_no_training(tmp_path):
+    model = model_fn(NUMBERS, ModelConfig(hidden_units=()))
+    with pytest.raises(ValueError, match="there is no example to learn from: the training split is empty, or"):
+        train(model, _with_number(1.0).take(0), _with_number(1.0), TrainingConfig(), str(tmp_path / "logs"))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(_with_number(1.0, weight=0.0), "the weight, w, is 0 in each"), (_with_number(1.0).take(0), "it is empty")],
+)
+def test_an_eval_split_on_which_nothing_can_be_measured_is_named(data, message, tmp_path):
+    model = model_fn(dataclasses.replace(NUMBERS, weight="w"), ModelConfig(hidden_units=()))
+    with pytest.raises(ValueError, match=f"nothing can be measured on the eval split: {message}"):
+        train(model, _with_number(1.0), data, TrainingConfig(), str(tmp_path / "logs"))
 
 
 def test_embeddings_that_are_not_finite_are_named():

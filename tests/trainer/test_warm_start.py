@@ -195,6 +195,30 @@ def test_a_schedule_counts_from_the_warm_trainings_own_first_step(state, tmp_pat
     assert 0 < rates[0] < 0.01
 
 
+def test_a_number_that_is_normalized_otherwise_is_cold(state):
+    _, folder = state
+    features = tuple(
+        dataclasses.replace(feature, normalization="log1p_z_score") if feature is AGE else feature
+        for feature in SPEC.features
+    )
+    cold = warm_start(_untrained(dataclasses.replace(SPEC, features=features)), folder)
+    assert cold == (
+        "number age",
+        "the deep tower's input age",
+    )
+
+
+def test_rows_that_two_features_come_to_share_are_those_of_one(tmp_path):
+    alone = dataclasses.replace(HISTORY, table="history")
+    before, _ = _train(dataclasses.replace(SPEC, features=(ITEM, alone, USER, AGE, PRICE)), tmp_path / "logs")
+    save_state(before, tmp_path / "state")
+    model = _untrained(SPEC)
+    cold = warm_start(model, tmp_path / "state")
+    assert cold == ("id field history", "the optimizer's slots of id field history")
+    np.testing.assert_array_equal(_rows(model, "item"), _rows(before, "item"))
+    assert not np.array_equal(_rows(before, "history"), _rows(before, "item"))
+
+
 def _files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 

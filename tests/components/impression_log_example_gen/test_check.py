@@ -96,7 +96,7 @@ def _check(array, column, *, is_text=False):
     ],
 )
 def test_values(array, dtype, expected):
-    column = Column("x", dtype)
+    column = Column("x", dtype, is_list=True)
     lists, bad = _check(array, column)
     assert lists.type.value_type == {"int64": pa.int64(), "float32": pa.float32(), "string": pa.large_binary()}[dtype]
     assert (lists.to_pylist(), bad) == (expected, {})
@@ -156,10 +156,17 @@ def test_labels(array, expected):
     assert bad == expected
 
 
+@pytest.mark.parametrize("column", [Column("x", "int64"), Column("x", "int64", is_id=True)], ids=["number", "id"])
+def test_several_values_are_bad_where_there_may_be_one(column):
+    lists, bad = _check(pa.array([[1], [], [1, 2], None, [3]]), column)
+    assert bad == {2: "wrong type"}
+    assert lists.take([0, 1, 3, 4]).to_pylist() == [[1], None, None, [3]]
+
+
 def test_negative_ids_are_bad_and_negative_numbers_are_not():
     array = pa.array([[1, -1], [2], [-3, -4]])
-    assert _check(array, Column("x", "int64", is_id=True))[1] == {0: "negative id", 2: "negative id"}
-    assert _check(array, Column("x", "int64"))[1] == {}
+    assert _check(array, Column("x", "int64", is_id=True, is_list=True))[1] == {0: "negative id", 2: "negative id"}
+    assert _check(array, Column("x", "int64", is_list=True))[1] == {}
 
 
 TEXTS_TO_PARSE = {

@@ -12,7 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.impression_log_example_gen.log import LogError, find_days, find_gaps, is_partitioned
+from components.impression_log_example_gen.log import (
+    LogError,
+    day_name,
+    find_days,
+    find_files,
+    find_gaps,
+    is_partitioned,
+)
 from components.impression_log_example_gen.readers.read import has_rows
 from components.impression_log_example_gen.window import Window, choose_window, fingerprint, split_days
 
@@ -41,6 +48,42 @@ def test_days_come_oldest_first_with_their_files_by_name(log):
     assert _names(days) == ["2025-12-31", "2026-01-02", "2026-01-05", "2026-01-10"]
     assert days[0].day == datetime.date(2025, 12, 31)
     assert [file.name for file in days[1].files] == ["part-0.parquet", "part-1.parquet"]
+
+
+def test_folders_within_a_days_are_part_of_it(log):
+    hour = log / "day=2026-01-10" / "hour=05"
+    _write(hour / "part-0.parquet")
+    _write(log / "day=2026-01-10" / "_tmp" / "part-0.parquet")
+    *_, newest = find_days(log)
+    assert newest.files == (hour / "part-0.parquet", log / "day=2026-01-10" / "part-0.parquet")
+    assert {day_name(file) for file in newest.files} == {"2026-01-10"}
+
+
+def test_what_is_beside_the_days_is_not_silently_left_out(log):
+    _write(log / "late.parquet")
+    with pytest.raises(LogError, match=r"late\.parquet is in no day=YYYY-MM-DD folder .*: move it into one, or"):
+        find_days(log)
+    (log / "late.parquet").unlink()
+    _write(log / "2026-01-11" / "late.parquet")
+    with pytest.raises(LogError, match=r"2026-01-11/late\.parquet is in no day=YYYY-MM-DD folder"):
+        find_days(log)
+    (log / "2026-01-11").rename(log / "_2026-01-11")
+    assert len(find_days(log)) == 4
+
+
+def test_a_flat_logs_folders_are_not_silently_left_out(tmp_path):
+    _write(tmp_path / "a.parquet")
+    _write(tmp_path / "older" / "b.parquet")
+    with pytest.raises(LogError, match=r"older/b\.parquet is in a folder of its own"):
+        find_files(tmp_path)
+
+
+def test_files_of_other_formats_are_named(log, caplog):
+    for name in ("part-1.parq", "part-2.parq"):
+        (log / "day=2026-01-10" / name).write_text("")
+    find_days(log)
+    assert "part-1.parq is no part of the log, nor are 1 more beside it: its name ends in none of" in caplog.text
+    assert caplog.records[0].levelname == "WARNING"
 
 
 def test_hidden_names_other_files_and_days_without_files_are_no_part_of_the_log(log):
@@ -96,6 +139,12 @@ def test_newest_days_with_rows_are_eval_and_those_before_train(log, eval_days, t
     assert [file.parent.name for file in window.eval.files] == [
         f"day={day}" for day in eval_ for _ in (log / f"day={day}").iterdir()
     ]
+
+
+def test_too_few_days_up_to_one_are_told_of_all(log):
+    message = r"1 day\(s\) with rows up to 2025-12-31 \(4 in all, from 2025-12-31 to 2026-01-10\).*: name a later day"
+    with pytest.raises(LogError, match=message):
+        choose_window(log, 1, None, as_of=datetime.date(2025, 12, 31))
 
 
 def test_of_more_days_than_are_asked_for_the_oldest_are_left_out(log):

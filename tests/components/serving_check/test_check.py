@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import pytest
@@ -154,3 +155,18 @@ def test_the_predict_signature_is_asked_what_a_client_would_send():
     assert all(dense["price"].numpy() != dense["price"].numpy())
     assert dense["tags"].numpy().tolist() == [[b"a", b"b"], [b"", b""]]
     assert dense["tags_length"].numpy().tolist() == [2, 0]
+
+
+def test_a_feature_that_is_called_as_a_sequences_length_would_be_is_one_of_its_own():
+    inputs = {
+        "title": tf.TensorSpec([None], tf.int64),
+        "title_length": tf.TensorSpec([None], tf.float32),
+        "seen": tf.TensorSpec([None, None], tf.int64),
+        "seen_length": tf.TensorSpec([None], tf.int64),
+    }
+    served = types.SimpleNamespace(inputs=inputs, session_call=print, predict=print, transform=print)  # not called
+    names = [name for name, _ in check.hostile_requests(served, b"")]
+    assert "valid: without title_length" in names
+    assert "valid: without seen_length" not in names
+    assert "valid: predict, no padding for seen" in names
+    assert "valid: predict, no padding for title" not in names
