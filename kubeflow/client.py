@@ -18,8 +18,6 @@ import kfp_server_api
 import urllib3
 import yaml
 
-from components.impression_log_example_gen.log import LogError, parse_day
-
 HOST, TOKEN, NAMESPACE, CA_FILE = "KFP_HOST", "KFP_TOKEN", "KFP_NAMESPACE", "KFP_CA_FILE"
 SERVICE_ACCOUNT = "KFP_SERVICE_ACCOUNT"
 REQUEST_TIMEOUT_SECONDS = 60.0
@@ -214,7 +212,7 @@ def read_parameters(package: pathlib.Path, parameters: Mapping[str, str]) -> dic
         parameters: The values as they were written.
 
     Raises:
-        KubeflowError: There is no such parameter, which KFP would ignore, or the value is not of its type, or no day.
+        KubeflowError: There is no such parameter, which KFP would ignore, or the value is not of its type.
     """
     known = _read_package(package)["root"].get("inputDefinitions", {}).get("parameters", {})
     values = {}
@@ -226,11 +224,6 @@ def read_parameters(package: pathlib.Path, parameters: Mapping[str, str]) -> dic
             values[name] = _READERS[kind](text)
         except (KeyError, ValueError):
             raise KubeflowError(f"the parameter {name} is a {kind}, and {text!r} is none") from None
-        if name == "as_of" and text:
-            try:
-                parse_day(text, name)
-            except LogError:
-                raise KubeflowError(f"as_of: there is no day {text}; write YYYY-MM-DD") from None
     return values
 
 

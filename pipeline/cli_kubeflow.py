@@ -139,4 +139,11 @@ def _parameters(words: Sequence[str], as_of: str | None) -> dict[str, str]:
         if not equals:
             raise click.BadParameter(f"{word}: write NAME=VALUE")
         parameters[name] = value
+    if parameters.get("as_of"):
+        from components.impression_log_example_gen.log import LogError, parse_day
+
+        try:
+            parse_day(parameters["as_of"], "as_of")
+        except LogError:
+            raise click.BadParameter(f"as_of: there is no day {parameters['as_of']}; write YYYY-MM-DD") from None
     return parameters

@@ -274,7 +274,6 @@ MISTAKES = {
         {},
         "is a BOOLEAN, and '1' is none",
     ),
-    "no day": ("submit", ("--as-of", "2026-11-31"), {}, "as_of: there is no day 2026-11-31; write YYYY-MM-DD"),
     "five fields": ("schedule", ("--cron", "30 3 * * *"), {}, "write six fields"),
 }
 
@@ -286,6 +285,14 @@ def test_a_mistake_is_one_line(command, arguments, variables, message, ctr_kubef
     result = ctr_kubeflow(command, *arguments)
     assert result.exit_code == 1
     assert message in result.output
+    assert kfp_stub.uploads == []
+
+
+@pytest.mark.parametrize("arguments", [("--as-of", "2026-11-31"), ("--param", "as_of=yesterday")])
+def test_a_day_that_there_is_not_is_not_sent(arguments, ctr_kubeflow, kfp_stub):
+    result = ctr_kubeflow("submit", *arguments)
+    assert result.exit_code == 2
+    assert f"as_of: there is no day {arguments[1].removeprefix('as_of=')}; write YYYY-MM-DD" in result.output
     assert kfp_stub.uploads == []
 
 
