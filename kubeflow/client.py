@@ -230,12 +230,13 @@ def read_parameters(package: pathlib.Path, parameters: Mapping[str, str]) -> dic
 def _read_package(package: pathlib.Path) -> dict[str, Any]:
     """Returns the pipeline in a package, which is the first of its documents."""
     try:
-        ir = next(yaml.safe_load_all(package.read_text(encoding="utf-8")), None)
+        ir: Any = next(yaml.safe_load_all(package.read_text(encoding="utf-8")), None)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         why = " ".join(str(error).split())[:200]
     else:
-        if isinstance(ir, dict) and isinstance(ir.get("root"), dict) and ir.get("pipelineInfo", {}).get("name"):
-            return ir
+        match ir:
+            case {"root": dict(), "pipelineInfo": {"name": _}}:
+                return dict(ir)
         why = "it has no pipelineInfo and root"
     raise KubeflowError(f"{package} is no package: {why}; make one with ctr kubeflow compile")
 

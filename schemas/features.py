@@ -6,7 +6,6 @@ the label and the slices of the evaluation, the serving signature. Field order i
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 import importlib
@@ -242,9 +241,9 @@ class FeatureSpec:
     weight: str | None = None
 
     def __post_init__(self) -> None:
-        columns = [*(feature.name for feature in self.features), self.label.name]
-        columns += [column for column in (self.timestamp, self.weight) if column]
-        columns += [feature.length_name for feature in self.features if isinstance(feature, IdSequence)]
+        inputs = [feature.name for feature in self.features]
+        inputs += [feature.length_name for feature in self.features if isinstance(feature, IdSequence)]
+        columns = [*inputs, self.label.name, *(column for column in (self.timestamp, self.weight) if column)]
         for column in columns:
             _require(
                 bool(_COLUMN.fullmatch(column)),
@@ -252,15 +251,11 @@ class FeatureSpec:
                 "digits and _, a letter first, and not self; log.columns says what a column is called in the log",
             )
             _require(columns.count(column) == 1, f"{self.name}: column {column} is named more than once")
-        inputs = collections.defaultdict(set)
-        for feature in self.features:
-            inputs[feature.name.lower()].add(feature.name)
-            if isinstance(feature, IdSequence):
-                inputs[feature.length_name.lower()].add(feature.length_name)
-        for alike in inputs.values():
+        for name in inputs:
+            alike = sorted(other for other in inputs if other.lower() == name.lower())
             _require(
                 len(alike) == 1,
-                f"{self.name}: {' and '.join(sorted(alike))} differ in upper and lower case only, which the inputs of "
+                f"{self.name}: {' and '.join(alike)} differ in upper and lower case only, which the inputs of "
                 "a signature may not; log.columns says what a column is called in the log",
             )
         _require(bool(self.features), f"{self.name}: a spec needs at least one feature")

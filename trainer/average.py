@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.rows import RowTable
+from trainer.rows import RowTable, without_tables
 
 
 class AverageWeights(keras.callbacks.Callback):
@@ -33,8 +33,7 @@ class AverageWeights(keras.callbacks.Callback):
     def __init__(self, model: keras.Model, first_epoch: int, tables: Sequence[RowTable] = ()) -> None:
         super().__init__()
         self._first_epoch = first_epoch
-        of_tables = {table.table.path for table in tables}
-        self._parts = [*tables, *(v for v in model.trainable_variables if v.path not in of_tables)]
+        self._parts = [*tables, *without_tables(model.trainable_variables, tables)]
         self._own = [tf.Variable(_read(part)) for part in self._parts]
         self._means = [tf.Variable(tf.zeros_like(own)) for own in self._own]
         self._count = tf.Variable(0)

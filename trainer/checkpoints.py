@@ -17,6 +17,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.rows import without_tables
+
 _LOGGER = logging.getLogger(__name__)
 _STATE = "state.json"
 
@@ -189,9 +191,8 @@ class KeepState(keras.callbacks.Callback):
             self._written = time.monotonic()
 
     def _is_finite(self) -> bool:
-        tables = {table.table.path for table in self.model.tables}  # to go over these takes long
-        of_tower = (variable for variable in self.model.trainable_variables if variable.path not in tables)
-        return all(bool(np.isfinite(tf.convert_to_tensor(variable.value)).all()) for variable in of_tower)
+        others = without_tables(self.model.trainable_variables, self.model.tables)  # to go over the tables takes long
+        return all(bool(np.isfinite(tf.convert_to_tensor(variable.value)).all()) for variable in others)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Adds the loss, where all the epoch's batches were before the checkpoint that training has gone on from.

@@ -7,7 +7,7 @@ what it has read, and writes the row back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import keras
@@ -70,6 +70,12 @@ def plan(rows: tf.Tensor) -> Plan:
     """
     different, position = tf.unique(tf.reshape(rows, [-1]))
     return Plan(different, tf.reshape(position, tf.shape(rows)))
+
+
+def without_tables(variables: Iterable[Any], tables: Iterable[RowTable]) -> list[Any]:
+    """Returns the variables that are no table's."""
+    of_tables = {table.table.path for table in tables}
+    return [variable for variable in variables if variable.path not in of_tables]
 
 
 class RowTable(keras.layers.Layer):

@@ -55,38 +55,31 @@ class EvalMetrics(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Measures."""
         parts = [tf.zeros([0, 5])]
-        offender = ""
         for features, label, *weight in self._batches:
             of_example = weight[0] if weight else tf.ones(len(label))
-            terms = self._terms(features)
-            if not offender and not np.isfinite(terms).all():
-                offender = self._find_offender(features)
-            parts.append(tf.concat([terms, label, of_example[:, tf.newaxis]], axis=1))
+            parts.append(tf.concat([self._terms(features), label, of_example[:, tf.newaxis]], axis=1))
         columns = self._workers.gather("evaluation", tf.concat(parts, axis=0)).numpy().T  # [5, num_examples]
         term_values, clicks, of_example = columns[:3], columns[3], columns[4]
         if not np.isfinite(term_values).all():  # of all workers, which stop together
-            raise NonFiniteLossError(offender or "the logits of another worker's part are not finite")
+            raise NonFiniteLossError(self._find_offender())
         if not of_example.sum() > 0:
-            raise ValueError(
-                "nothing can be measured on the eval split: "
-                + (
-                    f"the weight, {self.model.spec.weight}, is 0 in each of its impressions"
-                    if len(clicks)
-                    else "it is empty"
-                )
-            )
+            all_zero = f"the weight, {self.model.spec.weight}, is 0 in each of its impressions"
+            why = all_zero if len(clicks) else "it is empty"
+            raise ValueError(f"nothing can be measured on the eval split: {why}")
         logits = term_values.sum(axis=0) + self._logit_shift
         figures = {"log_loss": log_loss(clicks, logits, of_example), "auc": auc(clicks, logits, of_example)}
         figures |= dict(zip(("linear", "fm", "deep"), np.abs(term_values).mean(axis=1), strict=True))
         if logs is not None:
             logs.update({f"val_{name}": float(value) for name, value in figures.items()})
 
-    def _find_offender(self, features: Mapping[str, tf.Tensor]) -> str:
-        rows = None
-        if IDS in features:
-            table = self.model.embedding_table
-            rows = table.gather(table.rows_of(features[IDS]))
-        return find_offender(self.model.spec, {name: np.asarray(values) for name, values in features.items()}, rows)
+    def _find_offender(self) -> str:
+        """Returns in words what has made a logit of this worker's part NaN or infinite."""
+        for features, *_ in self._batches:
+            if not np.isfinite(self._terms(features)).all():
+                table = self.model.embedding_table if IDS in features else None
+                rows = table.gather(table.rows_of(features[IDS])) if table else None
+                return find_offender(self.model.spec, {name: values.numpy() for name, values in features.items()}, rows)
+        return "the logits of another worker's part are not finite"
 
     @tf.function(reduce_retracing=True)
     def _terms(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:

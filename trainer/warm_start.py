@@ -154,12 +154,12 @@ def _assign_rows(
 ) -> Iterator[str]:
     """Assigns the rows of the features that are what they were; yields the others."""
     values = variable.read().copy()
+    fits = earlier.shape[1:] == values.shape[1:]
     origins: dict[int, int] = {}  # where the rows that several features share come from: from one of them
     for rows in blocks:
         source = before.get(rows.owner)
         is_same = source and dataclasses.replace(source, first=rows.first) == rows
-        is_same = is_same and earlier.shape[1:] == values.shape[1:]
-        if source and is_same and origins.setdefault(rows.first, source.first) == source.first:
+        if source and fits and is_same and origins.setdefault(rows.first, source.first) == source.first:
             values[rows.first : rows.first + rows.number] = earlier[source.first : source.first + source.number]
         else:
             yield rows.owner

@@ -113,7 +113,7 @@ def _check_column(
     if len(lengths) and int(lengths.max()) > column.max_raw_length:
         for row in np.flatnonzero(lengths > column.max_raw_length).tolist():
             add(row, quarantine.TOO_LONG, f"{lengths[row]} values")
-    if not column.is_list and len(lengths) and int(lengths.max()) > 1:
+    if not column.is_list:
         for row in np.flatnonzero(lengths > 1).tolist():
             add(row, quarantine.WRONG_TYPE, f"{lengths[row]} values")
     if column.is_label or column.is_required:

@@ -59,7 +59,7 @@ def is_partitioned(path: pathlib.Path) -> bool:
         raise LogError(f"there is no impression log at {path}: write one there, or correct the path")
     if not path.is_dir():
         raise LogError(f"the impression log {path} is a file: name the folder that holds it")
-    if _day_folders(path):
+    if any(map(_is_day, path.iterdir())):
         return True
     if not find_files(path):
         raise LogError(
@@ -80,9 +80,11 @@ def find_days(path: pathlib.Path) -> tuple[Day, ...]:
     Raises:
         LogError: A day's name is malformed, there is no day with files, or files are beside the days.
     """
-    folders = _day_folders(path)
-    days = tuple(Day(parse_day(folder.name[len(_PREFIX) :], str(folder)), _within(folder)) for folder in folders)
-    beside = next((file for entry in _entries(path) if entry not in folders for file in _within(entry)), None)
+    entries = [(entry, _is_day(entry)) for entry in _entries(path)]
+    days = tuple(
+        Day(parse_day(entry.name[len(_PREFIX) :], str(entry)), _within(entry)) for entry, is_day in entries if is_day
+    )
+    beside = next((file for entry, is_day in entries if not is_day for file in _within(entry)), None)
     if beside:
         raise LogError(
             f"{beside} is in no day=YYYY-MM-DD folder of the impression log {path}, which has such folders: move it "
@@ -172,5 +174,5 @@ def find_gaps(days: Sequence[datetime.date]) -> list[str]:
     return gaps
 
 
-def _day_folders(path: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(entry for entry in path.iterdir() if entry.name.startswith(_PREFIX) and entry.is_dir())
+def _is_day(entry: pathlib.Path) -> bool:
+    return entry.name.startswith(_PREFIX) and entry.is_dir()

@@ -87,7 +87,7 @@ def to_dense(examples: Sequence[bytes], inputs: dict[str, tf.TensorSpec]) -> dic
     features = [tf.train.Example.FromString(example).features.feature for example in examples]
     dense: dict[str, tf.Tensor] = {}
     for name, spec in inputs.items():
-        if spec.shape.rank == 2:
+        if _is_sequence(spec):
             rows = [_values(feature, name) for feature in features]
             dense[f"{name}_length"] = tf.constant([len(row) for row in rows], tf.int64)
             width = max(map(len, rows), default=0)
@@ -245,7 +245,7 @@ def hostile_requests(served: Served, example: bytes) -> Iterator[tuple[str, Call
         changed = two | {name: dense[name]}
         if len(inputs) > 1:
             yield f"malformed: predict, one {name} for two impressions", functools.partial(served.predict, changed)
-        if not _is_sequence(name, inputs):
+        if not _is_sequence(inputs[name]):
             continue
         length = f"{name}_length"
         without = {name: dense[name][:, :0], length: tf.constant([0], tf.int64)}
@@ -255,9 +255,9 @@ def hostile_requests(served: Served, example: bytes) -> Iterator[tuple[str, Call
             yield f"odd: predict, {length} {wrong}", functools.partial(served.predict, changed)
 
 
-def _is_sequence(name: str, inputs: dict[str, tf.TensorSpec]) -> bool:
-    """Returns whether an input has a length beside it; another feature of that name may be one of its own."""
-    return bool(inputs[name].shape.rank > 1)
+def _is_sequence(spec: tf.TensorSpec) -> bool:
+    """Returns whether an input `x` has `x_length` beside it; beside any other that is a feature of its own."""
+    return bool(spec.shape.rank == 2)
 
 
 def _complete(examples: Sequence[bytes]) -> bytes:
@@ -273,13 +273,13 @@ def _complete(examples: Sequence[bytes]) -> bytes:
 def _changed_examples(example: bytes, inputs: dict[str, tf.TensorSpec]) -> Iterator[tuple[str, list[bytes]]]:
     """Yields an example with each of its features missing, odd, huge and of a wrong type."""
     for name, spec in inputs.items():
-        if name in {f"{other}_length" for other in inputs if _is_sequence(other, inputs)}:
+        if name in {f"{other}_length" for other, of in inputs.items() if _is_sequence(of)}:
             continue
         yield f"valid: without {name}", [_with(example, name, [])]
         yield f"valid: odd {name}", [_with(example, name, _odd(spec))]
         # A number that no example has may be an int64 or a float32 in them.
         is_known = tf.train.Example.FromString(example).features.feature[name].WhichOneof("kind")
-        if spec.shape.rank > 1:
+        if _is_sequence(spec):
             yield f"valid: {_HUGE:,} values of {name}", [_with(example, name, _odd(spec) * _HUGE)]
         elif is_known or not spec.dtype.is_floating:
             yield f"malformed: two values of {name}", [_with(example, name, _odd(spec) * 2)]

@@ -302,6 +302,7 @@ NO_PACKAGES = {
     "broken": ("foo: [", "while parsing a flow node"),
     "binary": ("\0", "special characters are not allowed"),
     "text": ("# README", "it has no pipelineInfo and root"),
+    "text for a part": ("root: {}\npipelineInfo: a", "it has no pipelineInfo and root"),
     "another's": ("root: 1\npipelineInfo: {name: a}", "it has no pipelineInfo and root"),
 }
 

@@ -48,11 +48,16 @@ print(json.dumps(results))
 """
 
 
-def test_two_devices_train_as_one_does_at_the_same_global_batch(tmp_path):
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+def _run(script, tmp_path):
+    """Returns what a script prints at its end; in a process of its own, as devices are set once."""
+    command = [sys.executable, "-c", script, str(tmp_path)]
     process = subprocess.run(command, check=False, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr[-3000:]
-    one, two = json.loads(process.stdout.splitlines()[-1])
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def test_two_devices_train_as_one_does_at_the_same_global_batch(tmp_path):
+    one, two = _run(SCRIPT, tmp_path)
     assert (one[0], two[0]) == (1, 2)
     assert one[1][-1] < one[1][0]
     np.testing.assert_allclose(two[1], one[1], rtol=1e-4)
@@ -98,9 +103,6 @@ print(json.dumps(results))
 
 
 def test_two_devices_train_one_model_after_the_other_and_no_device_gets_a_part_without_examples(tmp_path):
-    command = [sys.executable, "-c", TRIALS, str(tmp_path)]
-    process = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr[-3000:]
-    for steps, log_loss in json.loads(process.stdout.splitlines()[-1]):
+    for steps, log_loss in _run(TRIALS, tmp_path):
         assert steps == 2  # the last example of 33 is for one device alone
         assert np.isfinite(log_loss)

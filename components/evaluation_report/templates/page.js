@@ -38,8 +38,8 @@ async function showSlices({ slices, metrics, overall, has_baseline: hasBaseline 
     return better === "lower" ? -low : high;
   }
 
-  // What tells slices apart that may be equally good, as where no interval can be told: the figure itself, the worst first.
-  function badness(slice) {
+  // What tells slices apart that are otherwise alike, as where no interval can be told: the figure itself.
+  function goodness(slice) {
     const value = figure(slice, "candidate")?.value ?? null;
     if (value === null) return Infinity;
     return { one: -Math.abs(value - 1), lower: -value, higher: value }[metric().better];
@@ -63,8 +63,13 @@ async function showSlices({ slices, metrics, overall, has_baseline: hasBaseline 
       .filter((slice) => !state.columns || slice.columns === state.columns)
       .filter((slice) => slice.label.toLowerCase().includes(text))
       .map((slice) => [key(slice), slice])
-      .sort(([, a], [, b]) => badness(a) - badness(b) || 0) // Infinity less itself is NaN
-      .sort(([a], [b]) => (a === null) - (b === null) || sign * (a < b ? -1 : a > b ? 1 : 0)) // without a figure: last
+      .sort(
+        ([a, one], [b, other]) =>
+          (a === null) - (b === null) || // without a figure: last
+          sign * (a < b ? -1 : a > b ? 1 : 0) ||
+          goodness(one) - goodness(other) ||
+          0, // Infinity less itself is NaN
+      )
       .map(([, slice]) => slice);
   }
 
