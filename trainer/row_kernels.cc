@@ -72,8 +72,8 @@ FUNCTIONS(DECLARE)
 
 class Tensor {
  public:
-  explicit Tensor(TF_Tensor* tensor) : tensor_(tensor) {}
-  Tensor(Tensor&& other) noexcept : tensor_(other.tensor_) { other.tensor_ = nullptr; }
+  explicit Tensor(TF_Tensor* tensor) : tensor_(tensor), size_(tensor ? TF_TensorElementCount(tensor) : 0) {}
+  Tensor(Tensor&& other) noexcept : tensor_(other.tensor_), size_(other.size_) { other.tensor_ = nullptr; }
   Tensor(const Tensor&) = delete;
   Tensor& operator=(const Tensor&) = delete;
   ~Tensor() {
@@ -83,7 +83,7 @@ class Tensor {
   T* data() const {
     return static_cast<T*>(TF_TensorData(tensor_));
   }
-  int64_t size() const { return TF_TensorElementCount(tensor_); }
+  int64_t size() const { return size_; }  // for loops: a call of TensorFlow's is dearer than what they do
   int rank() const { return TF_NumDims(tensor_); }
   int64_t dim(int axis) const { return TF_Dim(tensor_, axis); }
   bool has_shape(std::initializer_list<int64_t> shape) const {
@@ -94,6 +94,7 @@ class Tensor {
 
  private:
   TF_Tensor* tensor_;
+  int64_t size_;
 };
 
 // One call of an operation. After the first thing that goes wrong, `ok` is false, and the step fails with its message.
