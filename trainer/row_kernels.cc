@@ -144,10 +144,36 @@ class Call {
 
 constexpr int kAhead = 16;  // rows that are on their way from memory at a time
 
+// Asks for the cache lines of numbers that may begin anywhere: without a branch where they are at most 16.
 void Prefetch(const float* begin, int64_t length) {
   const char* last = reinterpret_cast<const char*>(begin + length) - 1;
   for (const char* line = reinterpret_cast<const char*>(begin); line < last; line += 64) __builtin_prefetch(line);
   __builtin_prefetch(last);
+}
+
+// The same of a table's row, which mostly begins with a cache line: for each line once.
+void PrefetchRow(const float* begin, int64_t length) {
+  const char* const end = reinterpret_cast<const char*>(begin + length);
+  const char* line = reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(begin) & ~uintptr_t{63});
+  for (; line < end; line += 64) __builtin_prefetch(line);
+}
+
+// Calls `compute` with `dim` as a type, if it has loops of its own, or else with 0 as one. A row has `dim` factors, and
+// one weight more.
+template <typename F>
+void WithDim(int64_t dim, const F& compute) {
+  switch (dim) {
+    case 8: return compute(std::integral_constant<int, 8>());
+    case 16: return compute(std::integral_constant<int, 16>());
+    case 32: return compute(std::integral_constant<int, 32>());
+    default: return compute(std::integral_constant<int, 0>());
+  }
+}
+
+// Copies `kSize` numbers, or `size` where that is 0.
+template <int kSize>
+void Copy(const float* from, int64_t size, float* to) {
+  std::memcpy(to, from, (kSize ? kSize : size) * sizeof(float));
 }
 
 // Requires each of `rows` to be one of a table's.
@@ -180,11 +206,12 @@ void PlanRows(void*, TF_OpKernelContext* context) {
   int32_t* place = position.data<int32_t>();
 
   int bits = 4;
-  while ((int64_t{1} << bits) < 2 * size) ++bits;
+  while ((int64_t{1} << bits) * 3 < 4 * size) ++bits;
   const uint32_t mask = (uint32_t{1} << bits) - 1;
   const auto hash = [bits](int32_t row) { return (static_cast<uint32_t>(row) * 2654435769u) >> (32 - bits); };
   // Kept from call to call: new memory costs more than what is done with it.
-  static thread_local std::vector<int32_t> slots, rows, different;
+  static thread_local std::vector<int32_t> kept[3];
+  auto& [slots, rows, different] = kept;  // a thread's variable is looked up at each use of its name
   slots.assign(size_t{1} << bits, -1);
   rows.resize(size);
   different.clear();
@@ -224,10 +251,13 @@ void ReadRows(void*, TF_OpKernelContext* context) {
   const int32_t* row = rows.data<int32_t>();
   const float* stored = table.data<float>();
   float* values = output.data<float>();
-  for (int64_t i = 0; i < size; ++i) {
-    if (i + kAhead < size) Prefetch(stored + row[i + kAhead] * stride, width);
-    std::memcpy(values + i * width, stored + row[i] * stride, width * sizeof(float));
-  }
+  WithDim(width - 1, [&](auto dim) {
+    constexpr int kWidth = dim ? dim + 1 : 0;
+    for (int64_t i = 0; i < size; ++i) {
+      if (i + kAhead < size) PrefetchRow(stored + row[i + kAhead] * stride, width);
+      Copy<kWidth>(stored + row[i] * stride, width, values + i * width);
+    }
+  });
 }
 
 // ---- CtrInteract and CtrInteractGradient ----------------------------------------------------------------------------
@@ -298,22 +328,16 @@ struct Batch {
   }
 };
 
-// Calls `compute` with the number of factors, 0 for any that has no loops of its own, and `over_positions`, as types.
+// Calls `compute` with the number of factors, see `WithDim`, and `over_positions`, as types.
 template <typename F>
 void Specialize(const Interact& interact, int64_t dim, const F& compute) {
-  const auto with = [&](auto known_dim) {
+  WithDim(dim, [&](auto known_dim) {
     if (interact.over_positions) {
       compute(known_dim, std::true_type());
     } else {
       compute(known_dim, std::false_type());
     }
-  };
-  switch (dim) {
-    case 8: return with(std::integral_constant<int, 8>());
-    case 16: return with(std::integral_constant<int, 16>());
-    case 32: return with(std::integral_constant<int, 32>());
-    default: return with(std::integral_constant<int, 0>());
-  }
+  });
 }
 
 template <int kSize>
@@ -472,14 +496,10 @@ void* CreateRule(TF_OpKernelConstruction* construction) {
   return rule;
 }
 
-using Parts = std::vector<float*>;
-
-constexpr int64_t kBlock = 32;  // rows that are taken out, computed with, and put back together
-
-// Calls `step(rule, rate, parts, gradient, num_rows, width)` with contiguous copies of blocks of rows: the parts are the
-// values and each slot, [num_rows, its width], the gradient is [num_rows, width]. A slot's width of 0 is that of a row.
-template <typename Step>
-void StepRows(void* kernel, TF_OpKernelContext* context, const std::vector<int64_t>& slot_widths, const Step& step) {
+// Calls `step(rule, rate, row, gradient, width)` for each row; the row's values, [width], have its slots behind them, of
+// `slots_width(width)` numbers in all. `width` is a constant where `WithDim` has one.
+template <typename SlotsWidth, typename Step>
+void StepRows(void* kernel, TF_OpKernelContext* context, const SlotsWidth& slots_width, const Step& step) {
   Call call(context);
   Tensor table = call.table(), rows = call.input(2), gradient = call.input(3), rate_input = call.input(4);
   if (!call.ok() || !call.require(rate_input.size() == 1, "one rate is needed")) return;
@@ -488,42 +508,31 @@ void StepRows(void* kernel, TF_OpKernelContext* context, const std::vector<int64
   const bool fits = gradient.rank() == 2 && gradient.dim(0) == rows.size();
   if (!call.require(fits, "a gradient for each row is needed")) return;
   const int64_t width = gradient.dim(1), stride = table.dim(1), size = rows.size();
-  std::vector<int64_t> widths = {width};
-  for (int64_t of_slot : slot_widths) widths.push_back(of_slot > 0 ? of_slot : width);
-  int64_t stored_width = 0;
-  for (int64_t part : widths) stored_width += part;
+  const int64_t stored_width = width + slots_width(width);
   if (!call.require(stored_width <= stride, "the table has other slots") || !AreRows(call, rows, table.dim(0))) return;
-  std::vector<float> memory(kBlock * stored_width);
-  Parts parts;
-  float* part_begin = memory.data();
-  for (int64_t part : widths) parts.push_back(part_begin), part_begin += kBlock * part;
   const int32_t* row = rows.data<int32_t>();
+  const float* gradients = gradient.data<float>();
   float* stored = table.data<float>();
-  for (int64_t begin = 0; begin < size; begin += kBlock) {
-    const int64_t end = std::min(begin + kBlock, size);
-    for (int64_t i = end; i < std::min(end + kBlock, size); ++i) Prefetch(stored + row[i] * stride, stride);
-    for (int64_t i = begin; i < end; ++i) {
-      const float* from = stored + row[i] * stride;
-      for (size_t part = 0; part < parts.size(); from += widths[part++]) {
-        std::memcpy(parts[part] + (i - begin) * widths[part], from, widths[part] * sizeof(float));
+  WithDim(width - 1, [&](auto dim) {
+    const int64_t known_width = dim ? dim + 1 : width;
+    // Asked for in one go: a processor waits for one page's address beside another's, but not beyond what it has of the
+    // instructions at a time, which is two or three rows' steps.
+    for (int64_t i = 0, asked = 0; i < size; ++i) {
+      if (i == asked - kAhead || i == 0) {
+        for (const int64_t end = std::min(i + 2 * kAhead, size); asked < end; ++asked) {
+          PrefetchRow(stored + row[asked] * stride, stored_width);
+        }
       }
+      if (row[i] != 0) step(rule, rate, stored + row[i] * stride, gradients + i * known_width, known_width);
     }
-    step(rule, rate, parts, gradient.data<float>() + begin * width, end - begin, width);
-    for (int64_t i = begin; i < end; ++i) {
-      if (row[i] == 0) continue;
-      float* to = stored + row[i] * stride;
-      for (size_t part = 0; part < parts.size(); to += widths[part++]) {
-        std::memcpy(to, parts[part] + (i - begin) * widths[part], widths[part] * sizeof(float));
-      }
-    }
-  }
+  });
 }
 
 void StepAdam(void* kernel, TF_OpKernelContext* context) {
-  StepRows(kernel, context, {0, 0}, [](const Rule& rule, float rate, const Parts& parts, const float* g,
-                                       int64_t num_rows, int64_t width) {
-    float *__restrict w = parts[0], *__restrict m = parts[1], *__restrict v = parts[2];
-    for (int64_t j = 0; j < num_rows * width; ++j) {
+  const auto slots_width = [](int64_t width) { return 2 * width; };
+  StepRows(kernel, context, slots_width, [](const Rule& rule, float rate, float* w, const float* g, int64_t width) {
+    float *m = w + width, *v = m + width;
+    SIMD for (int64_t j = 0; j < width; ++j) {
       m[j] += (g[j] - m[j]) * rule.to_m;
       v[j] += (g[j] * g[j] - v[j]) * rule.to_v;
       w[j] -= rate * m[j] / (std::sqrt(v[j]) + rule.epsilon);
@@ -532,10 +541,10 @@ void StepAdam(void* kernel, TF_OpKernelContext* context) {
 }
 
 void StepAdagrad(void* kernel, TF_OpKernelContext* context) {
-  StepRows(kernel, context, {0}, [](const Rule& rule, float rate, const Parts& parts, const float* g, int64_t num_rows,
-                                    int64_t width) {
-    float *__restrict w = parts[0], *__restrict a = parts[1];
-    for (int64_t j = 0; j < num_rows * width; ++j) {
+  const auto slots_width = [](int64_t width) { return width; };
+  StepRows(kernel, context, slots_width, [](const Rule& rule, float rate, float* w, const float* g, int64_t width) {
+    float* a = w + width;
+    SIMD for (int64_t j = 0; j < width; ++j) {
       a[j] += g[j] * g[j];
       w[j] -= rate * g[j] / std::sqrt(a[j] + rule.epsilon);
     }
@@ -543,18 +552,13 @@ void StepAdagrad(void* kernel, TF_OpKernelContext* context) {
 }
 
 void StepRowwiseAdagrad(void* kernel, TF_OpKernelContext* context) {
-  StepRows(kernel, context, {1}, [](const Rule& rule, float rate, const Parts& parts, const float* g, int64_t num_rows,
-                                    int64_t width) {
-    for (int64_t i = 0; i < num_rows; ++i) {
-      float* __restrict w = parts[0] + i * width;
-      const float* gradient = g + i * width;
-      float squares = 0;
-      for (int64_t j = 0; j < width; ++j) squares += gradient[j] * gradient[j];
-      float& a = parts[1][i];
-      a += squares / width;
-      const float length = rate / std::sqrt(a + rule.epsilon);
-      for (int64_t j = 0; j < width; ++j) w[j] -= length * gradient[j];
-    }
+  const auto slots_width = [](int64_t) { return 1; };
+  StepRows(kernel, context, slots_width, [](const Rule& rule, float rate, float* w, const float* g, int64_t width) {
+    float squares = 0, &a = w[width];
+    for (int64_t j = 0; j < width; ++j) squares += g[j] * g[j];
+    a += squares / width;
+    const float length = rate / std::sqrt(a + rule.epsilon);
+    SIMD for (int64_t j = 0; j < width; ++j) w[j] -= length * g[j];
   });
 }
 
