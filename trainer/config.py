@@ -128,7 +128,7 @@ class TrainingConfig:
         table_optimizer: How the embedding table's rows are updated, see `trainer/optimizers.py`.
         patience: Epochs without a better `monitor` on the eval split after which training stops.
         monitor: The eval metric that chooses the best epoch, whose weights are kept.
-        shuffle_buffer: Examples that are shuffled together.
+        shuffle_buffer: Examples that are shuffled together, less what is left of whole batches.
         warm_start: Whether a training goes on from the latest blessed model of earlier days, from its weights and the
             optimizer's slots, where there is one. What the feature spec or the model's settings have changed is cold.
         warm_start_from: Which state that is: `latest`, the one that model ended with; `cold`, that of the last training

@@ -79,12 +79,12 @@ def shuffled_batches(
     position: tf.Variable | None = None,
     share: Share = ALL,
 ) -> tf.data.Dataset:
-    """Returns one epoch of shuffled batches: each run of `shuffle_buffer` examples is put in a random order.
+    """Returns one epoch of shuffled batches: each run of some `shuffle_buffer` examples is put in a random order.
 
     Args:
         chunks: What `read_chunks` gives.
         batch_size: Examples per batch of all workers together; the last one may have fewer.
-        shuffle_buffer: Examples that are shuffled together.
+        shuffle_buffer: Examples that are shuffled together, less what is left of whole batches.
         seed: Seed of the order and of the sampling.
         negative_sampling_rate: Share of the examples without a click that is used, drawn anew in each epoch.
         position: int64 [2], the epoch and the batch at which the next iteration begins; an iteration sets it to the
@@ -96,7 +96,8 @@ def shuffled_batches(
         Batches of (features, label [batch, 1]), or of (features, label, weight [batch]) where there are weights or
         several workers.
     """
-    windows = chunks.rebatch(shuffle_buffer).enumerate()
+    # Whole batches, so that none is put together from two windows, unless negatives are sampled.
+    windows = chunks.rebatch(max(shuffle_buffer // batch_size, 1) * batch_size).enumerate()
     begin = tf.Variable([0, 0], dtype=tf.int64) if position is None else position
 
     def take_position(_: tf.Tensor) -> tf.Tensor:
@@ -106,17 +107,20 @@ def shuffled_batches(
         return epoch_and_batch
 
     def one_epoch(epoch_and_batch: tf.Tensor) -> tf.data.Dataset:
-        def shuffle(window: tf.Tensor, examples: Features) -> Features:
+        def shuffle(window: tf.Tensor, examples: Features) -> tuple[Features, tf.Tensor]:
             label = examples[LABEL]
             order_seed = tf.stack([seed + epoch_and_batch[0] * 2**32, window])
             kept = tf.range(tf.shape(label, tf.int64)[0])
             if negative_sampling_rate < 1:
                 drawn = tf.random.stateless_uniform(tf.shape(label), order_seed + 1)
                 kept = tf.where((label > 0) | (drawn < negative_sampling_rate))[:, 0]
-            order = tf.random.experimental.stateless_shuffle(kept, order_seed)
-            return {name: tf.gather(values, order) for name, values in examples.items()}
+            return examples, tf.random.experimental.stateless_shuffle(kept, order_seed)
 
-        return windows.map(shuffle).prefetch(1).rebatch(batch_size).skip(epoch_and_batch[1])
+        def batches_of(examples: Features, order: tf.Tensor) -> tf.data.Dataset:
+            places = tf.data.Dataset.from_tensors(order).rebatch(batch_size)
+            return places.map(lambda of_batch: {name: tf.gather(values, of_batch) for name, values in examples.items()})
+
+        return windows.map(shuffle).prefetch(1).flat_map(batches_of).rebatch(batch_size).skip(epoch_and_batch[1])
 
     # Not a data set's own shuffling, whose order in a later epoch cannot be had without the epochs before it.
     batches = tf.data.Dataset.from_tensors(0).map(take_position).flat_map(one_epoch)
