@@ -1,11 +1,14 @@
 """This project's training speed, and what bounds it.
 
-`python -m benchmarks.speed_ours training|bounds SIZE BATCH_SIZE` prints JSON. An operation has as many threads as
+`python -m benchmarks.speed_ours training|bounds|turns SIZE BATCH_SIZE` prints JSON. An operation has as many threads as
 TF_NUM_INTRAOP_THREADS says: for the training as many as the pipeline gives it, for the bounds see `benchmarks.speed`.
 
 Training is `trainer.train.train` on the pipeline's transformed examples, read from the disk in every epoch. The steady
 state is that of whole epochs after the first one, from an epoch's begin to its last batch's end: reading, parsing and
 the filling of the shuffle buffer are in it, the evaluation after it is not.
+
+For `turns`, it waits before each epoch for a line of its standard input, and prints the epoch's speed when it has done
+all that comes after it: so processes train in turn, each in the same minutes as the others.
 
 The bounds, each by itself, in seconds and CPU seconds a batch:
 
@@ -71,21 +74,47 @@ class BatchClock(keras.callbacks.Callback):
             self.epochs += 1
 
 
+class Turns(BatchClock):
+    """Waits before each epoch for a line of the standard input, and prints the speed of the epoch before."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Waits, and starts the clock."""
+        if epoch:
+            self.tell()
+        sys.stdin.readline()
+        super().on_epoch_begin(epoch, logs)
+
+    def tell(self) -> None:
+        """Prints the rows a second of the epoch that was last."""
+        print(json.dumps(NUM_ROWS / (self._last - self._begin)), flush=True)
+
+
 def measure_training(size: str, batch_size: int) -> dict[str, float]:
     """Returns `rows_per_second` and `peak_rss_mb` of the training."""
-    data, eval_data = _data(size, batch_size)
     clock = BatchClock()
-    model = model_fn(SIZES[size], MODEL)
-    fit = model.fit
-    model.fit = lambda *args, callbacks, **kwargs: fit(*args, callbacks=[clock, *callbacks], **kwargs)
-    config = TrainingConfig(batch_size=batch_size, max_epochs=NUM_EPOCHS, patience=NUM_EPOCHS)
-    with tempfile.TemporaryDirectory() as folder:
-        train(model, data, eval_data, config, folder)
+    _train(size, batch_size, NUM_EPOCHS, clock)
     return {
         "rows_per_second": NUM_ROWS * clock.epochs / clock.seconds,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "epochs": clock.epochs,
     }
+
+
+def take_turns(size: str, batch_size: int) -> None:
+    """Trains as many epochs as the first line of the standard input says, one for each line after it, see `Turns`."""
+    clock = Turns()
+    _train(size, batch_size, int(sys.stdin.readline()), clock)
+    clock.tell()
+
+
+def _train(size: str, batch_size: int, num_epochs: int, clock: BatchClock) -> None:
+    data, eval_data = _data(size, batch_size)
+    model = model_fn(SIZES[size], MODEL)
+    fit = model.fit
+    model.fit = lambda *args, callbacks, **kwargs: fit(*args, callbacks=[clock, *callbacks], **kwargs)
+    config = TrainingConfig(batch_size=batch_size, max_epochs=num_epochs, patience=num_epochs)
+    with tempfile.TemporaryDirectory() as folder:
+        train(model, data, eval_data, config, folder)
 
 
 def measure_bounds(size: str, batch_size: int) -> dict[str, Any]:
@@ -174,5 +203,8 @@ def _data(size: str, batch_size: int) -> tuple[tf.data.Dataset, tf.data.Dataset]
 if __name__ == "__main__":
     _kind, _size, _batch_size = sys.argv[1], sys.argv[2], int(sys.argv[3])
     tf.config.threading.set_inter_op_parallelism_threads(THREADS)
-    _measure = {"training": measure_training, "bounds": measure_bounds}[_kind]
-    print(json.dumps(_measure(_size, _batch_size)))
+    if _kind == "turns":
+        take_turns(_size, _batch_size)
+    else:
+        _measure = {"training": measure_training, "bounds": measure_bounds}[_kind]
+        print(json.dumps(_measure(_size, _batch_size)))
