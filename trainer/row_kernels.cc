@@ -170,12 +170,6 @@ void WithDim(int64_t dim, const F& compute) {
   }
 }
 
-// Copies `kSize` numbers, or `size` where that is 0.
-template <int kSize>
-void Copy(const float* from, int64_t size, float* to) {
-  std::memcpy(to, from, (kSize ? kSize : size) * sizeof(float));
-}
-
 // Requires each of `rows` to be one of a table's.
 bool AreRows(Call& call, const Tensor& rows, int64_t num_rows) {
   const int32_t* row = rows.data<int32_t>();
@@ -252,10 +246,10 @@ void ReadRows(void*, TF_OpKernelContext* context) {
   const float* stored = table.data<float>();
   float* values = output.data<float>();
   WithDim(width - 1, [&](auto dim) {
-    constexpr int kWidth = dim ? dim + 1 : 0;
+    const int64_t known_width = dim ? dim + 1 : width;
     for (int64_t i = 0; i < size; ++i) {
       if (i + kAhead < size) PrefetchRow(stored + row[i + kAhead] * stride, width);
-      Copy<kWidth>(stored + row[i] * stride, width, values + i * width);
+      std::memcpy(values + i * known_width, stored + row[i] * stride, known_width * sizeof(float));
     }
   });
 }
