@@ -278,7 +278,8 @@ def _read_file(path: pathlib.Path) -> dict[str, Any]:
     try:
         text = (path if path.is_file() else packaged.get(str(path), path)).read_bytes()
     except FileNotFoundError:
-        close = difflib.get_close_matches(path.stem, packaged, n=1)
+        beside = [str(file) for file in path.parent.glob("*.y*ml")]
+        close = difflib.get_close_matches(str(path), beside, n=1) or difflib.get_close_matches(path.stem, packaged, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise ConfigError(f"config {path}: no such file; {hint}packaged are {', '.join(sorted(packaged))}") from None
     except OSError as error:

@@ -67,8 +67,9 @@ def check(
 
 def find(batch: pa.RecordBatch, name: str) -> pa.Array:
     """Returns a column, nulls where it is not there; a dictionary's values in the dictionary's place."""
-    index = batch.schema.get_field_index(name)
-    return pa.nulls(batch.num_rows) if index < 0 else decode(batch.column(index))
+    indices = batch.schema.get_all_field_indices(name)
+    assert len(indices) <= 1, name  # a name that is there twice would be found neither time
+    return decode(batch.column(indices[0])) if indices else pa.nulls(batch.num_rows)
 
 
 def flatten(array: pa.Array) -> tuple[pa.Array, np.ndarray[Any, Any]]:

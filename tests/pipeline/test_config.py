@@ -241,6 +241,14 @@ def test_a_missing_file_is_one_sentence(in_empty_folder: Path, path: str, messag
         load_config(Path(path))
 
 
+def test_the_name_of_a_config_that_is_not_there_is_compared_with_what_is(tmp_path):
+    (tmp_path / "shop.yaml").touch()
+    with pytest.raises(
+        ConfigError, match=rf"^config {tmp_path}/shop\.yml: no such file; did you mean {tmp_path}/shop\.yaml\?"
+    ):
+        load_config(tmp_path / "shop.yml")
+
+
 def test_json_is_an_exact_round_trip() -> None:
     config = load_config(
         None,

@@ -20,17 +20,27 @@ from components.impression_log_example_gen.quarantine import INVALID_UTF8, OVER_
 from components.impression_log_example_gen.readers.lines import Lines, open_text, read_blocks
 from components.impression_log_example_gen.readers.rows import Rows
 
+_NARROWEST_FIRST = ("int64", "string", "float32", None)
 _TYPES = {"int64": pa.int64(), "float32": pa.float64(), "string": pa.string()}
 
 
 def read_json(file: pathlib.Path, columns: tuple[Column, ...]) -> Iterator[Rows]:
     """Yields the rows."""
+    columns = _one_of_each_source(columns)
     with open_text(file) as stream:
         for first_number, block in read_blocks(stream):
             lines = Lines(block, first_number)
             if len(lines):
                 batch = _parse_block(lines, columns)
                 yield _parse_lines(lines, columns) if batch is None else Rows(batch, lines.numbers)
+
+
+def _one_of_each_source(columns: tuple[Column, ...]) -> tuple[Column, ...]:
+    """Returns, of columns that are one in the log, that of the narrowest type: a whole number is a float, too."""
+    of_source: dict[str, Column] = {}
+    for column in sorted(columns, key=lambda column: (_NARROWEST_FIRST.index(column.dtype), not column.is_required)):
+        of_source.setdefault(column.source, column)
+    return tuple(of_source.values())
 
 
 def _parse_block(lines: Lines, columns: tuple[Column, ...]) -> pa.RecordBatch | None:

@@ -167,6 +167,16 @@ def test_formats_may_be_mixed_and_rows_keep_the_order_of_the_files_names(write, 
     assert ingested.train == [expected(row) for row in rows]
 
 
+@pytest.mark.parametrize("suffix", ANY)
+def test_one_column_of_the_log_may_be_two_of_the_spec(suffix, write_days, ingest, make_row, expected):
+    rows = [make_row(number, price=None) for number in range(5)]
+    rows[2]["country"] = b"x\xff"
+    write_days(rows, suffix)
+    ingested = ingest(columns=json.dumps({"price": "item"}))
+    assert [(column, reason) for _, _, column, reason in ingested.places] == [("country", "invalid UTF-8")]
+    assert ingested.train == [expected(row | {"price": row["item"]}) for row in (*rows[:2], *rows[3:])]
+
+
 def test_columns_may_have_other_names_in_the_log(write, ingest):
     write("day=2026-01-01/a.csv", b"n,clicked,item\n5,1,x\n6,2,y\n")
     write("day=2026-01-02/a.jsonl", b'{"n": 7, "clicked": 0, "label": 5}\n')
