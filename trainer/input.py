@@ -87,9 +87,9 @@ def shuffled_batches(
         shuffle_buffer: Examples that are shuffled together, less what is left of whole batches.
         seed: Seed of the order and of the sampling.
         negative_sampling_rate: Share of the examples without a click that is used, drawn anew in each epoch.
-        position: int64 [2], the epoch and the batch at which the next iteration begins; an iteration sets it to the
-            begin of the next epoch. The order is drawn from the epoch and the seed, so that a training can be resumed
-            in the middle of an epoch.
+        position: int64 [2], the epoch and the batch at which an iteration begins, for the caller to set; without it
+            each begins with the next epoch. The order is drawn from the epoch and the seed, so that a training can be
+            resumed in the middle of an epoch.
         share: Which examples of each batch are taken: the workers' batches together are those of one worker.
 
     Returns:
@@ -98,13 +98,11 @@ def shuffled_batches(
     """
     # Whole batches, so that none is put together from two windows, unless negatives are sampled.
     windows = chunks.rebatch(max(shuffle_buffer // batch_size, 1) * batch_size).enumerate()
-    begin = tf.Variable([0, 0], dtype=tf.int64) if position is None else position
+    epoch = tf.Variable(-1, dtype=tf.int64)
 
-    def take_position(_: tf.Tensor) -> tf.Tensor:
-        epoch_and_batch = begin.read_value()
-        with tf.control_dependencies([epoch_and_batch]):
-            begin.assign(tf.stack([epoch_and_batch[0] + 1, 0]))
-        return epoch_and_batch
+    def begin(_: tf.Tensor) -> tf.Tensor:
+        # Where it is given, not counted: with several devices, Keras begins an iteration more for each epoch.
+        return tf.stack([epoch.assign_add(1), 0]) if position is None else position.read_value()
 
     def one_epoch(epoch_and_batch: tf.Tensor) -> tf.data.Dataset:
         def shuffle(window: tf.Tensor, examples: Features) -> tuple[Features, tf.Tensor]:
@@ -123,7 +121,7 @@ def shuffled_batches(
         return windows.map(shuffle).prefetch(1).flat_map(batches_of).rebatch(batch_size).skip(epoch_and_batch[1])
 
     # Not a data set's own shuffling, whose order in a later epoch cannot be had without the epochs before it.
-    batches = tf.data.Dataset.from_tensors(0).map(take_position).flat_map(one_epoch)
+    batches = tf.data.Dataset.from_tensors(0).map(begin).flat_map(one_epoch)
     return _for_fit(batches if share is ALL else batches.map(share.take))
 
 

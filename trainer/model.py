@@ -149,7 +149,8 @@ class DeepFM(keras.Model):
             return interact_read(self.embedding_table.kernels, read, numbers, self._fields, self.over_positions)
         rows = self.embedding_table(ids, training=training, read=read)  # [batch, num_ids, 1 + dim]
         if training and self._embedding_l2:
-            self.add_loss(self._embedding_l2 * tf.reduce_sum(tf.square(rows)) / tf.cast(tf.shape(ids)[0], rows.dtype))
+            size = tf.maximum(tf.shape(ids)[0], 1)  # of several devices one may get no examples of a last batch
+            self.add_loss(self._embedding_l2 * tf.reduce_sum(tf.square(rows)) / tf.cast(size, rows.dtype))
         is_id = present_ids(ids, self._fields)
         sums = interact(rows, is_id, numbers, self._fields, self.over_positions)
         return sums._replace(tower=self._attend(rows, is_id, sums.tower)) if self.attention else sums

@@ -31,11 +31,6 @@ class RowRule(abc.ABC):
     def slot_widths(self, width: int) -> list[int]:
         """Returns how many float32 numbers each slot has of a row of `width` numbers."""
 
-    @property
-    def initial_slot(self) -> float:
-        """What every slot holds before the first step."""
-        return 0.0
-
     @abc.abstractmethod
     def step(
         self,
@@ -50,7 +45,7 @@ class RowRule(abc.ABC):
         Args:
             values: The rows, float32 [num_rows, width].
             gradient: The sum of a row's gradients over the batch, float32 [num_rows, width].
-            slots: What is kept for the row, each float32 [num_rows, its width].
+            slots: What is kept for the row, each float32 [num_rows, its width]; 0 before the first step.
             learning_rate: float32 [].
             step: The number of this step, from 1: float32 [].
 
@@ -117,21 +112,16 @@ class Adam(RowRule):
 class Adagrad(RowRule):
     """Duchi et al., "Adaptive Subgradient Methods", JMLR 2011, in the form of `keras.optimizers.Adagrad`.
 
-    a = a + g^2; row -= rate * g / sqrt(a + epsilon).
+    a = a + g^2; row -= rate * g / sqrt(a0 + a + epsilon), with a from 0: what a small gradient adds would be lost in
+    a0, and a row that was read would look as if it was not.
 
     Args:
-        initial_accumulator: What a starts from.
+        initial_accumulator: a0.
         epsilon: See the formula.
     """
 
     def __init__(self, initial_accumulator: float = 0.1, epsilon: float = 1e-7) -> None:
-        self._initial_accumulator = initial_accumulator
-        self._epsilon = epsilon
-
-    @property
-    def initial_slot(self) -> float:
-        """The initial accumulator."""
-        return self._initial_accumulator
+        self._offset = initial_accumulator + epsilon
 
     def slot_widths(self, width: int) -> list[int]:
         """An accumulator for each number."""
@@ -147,12 +137,12 @@ class Adagrad(RowRule):
     ) -> list[tf.Tensor]:
         """See `RowRule.step`."""
         accumulator = slots[0] + self._squares(gradient)
-        return [values - learning_rate * gradient / tf.sqrt(accumulator + self._epsilon), accumulator]
+        return [values - learning_rate * gradient / tf.sqrt(accumulator + self._offset), accumulator]
 
     @property
     def kernel(self) -> tuple[str, dict[str, float]]:
         """See `RowRule.kernel`."""
-        return "ctr_step_adagrad", {"epsilon": self._epsilon}
+        return "ctr_step_adagrad", {"epsilon": self._offset}
 
     def _squares(self, gradient: tf.Tensor) -> tf.Tensor:
         return tf.square(gradient)
@@ -174,7 +164,7 @@ class RowwiseAdagrad(Adagrad):
     @property
     def kernel(self) -> tuple[str, dict[str, float]]:
         """See `RowRule.kernel`."""
-        return "ctr_step_rowwise_adagrad", {"epsilon": self._epsilon}
+        return "ctr_step_rowwise_adagrad", {"epsilon": self._offset}
 
 
 ROW_RULES = {"adam": Adam, "adagrad": Adagrad, "rowwise_adagrad": RowwiseAdagrad}
@@ -261,11 +251,11 @@ class RowSparse(keras.optimizers.Optimizer):
             self._shrinkage = self.add_variable(shape=(), initializer="zeros", name="shrinkage")
         self.rest.build(dense)
         for table in self._tables.values():
-            table.add_slots(sum(self._rule.slot_widths(table.shape[1])), self._rule.initial_slot)
+            table.add_slots(sum(self._rule.slot_widths(table.shape[1])))
 
     def is_untouched(self, table: RowTable) -> tf.Tensor:
         """Returns which of a table's rows no step has read: bool [num_rows]."""
-        return tf.reduce_all(tf.equal(table.slots(), self._rule.initial_slot), axis=1)
+        return tf.reduce_all(tf.equal(table.slots(), 0.0), axis=1)
 
     def shrink_tables(self) -> None:
         """Applies the penalty of all steps since the last call: every row times the product of (1 - rate * lambda)."""

@@ -104,19 +104,16 @@ class RowTable(keras.layers.Layer):
         """Makes the rows."""
         self.table = self.add_weight(name="rows", shape=self.shape, initializer=self._initializer)
 
-    def add_slots(self, width: int, initial: float) -> None:
-        """Puts slots beside the rows, in the place of those that there are.
+    def add_slots(self, width: int) -> None:
+        """Puts slots of zeros beside the rows, in the place of those that there are.
 
         Args:
             width: How many numbers are kept for a row; 0 takes the slots away.
-            initial: What each of them is.
         """
         values = self.values()
 
         def initializer(shape: tuple[int, int], dtype: str) -> tf.Tensor:
-            slots = tf.fill([shape[0], width], tf.cast(initial, dtype))
-            filler = tf.zeros([shape[0], shape[1] - self.shape[1] - width], dtype)
-            return tf.concat([values, slots, filler], axis=1)
+            return tf.concat([values, tf.zeros([shape[0], shape[1] - self.shape[1]], dtype)], axis=1)
 
         del self.table
         self._tracker.unlock()  # as Keras's own layers do that get variables after they are built

@@ -24,7 +24,7 @@ from trainer.export import export
 from trainer.hyperparameters import with_hyperparameters
 from trainer.input import read_chunks
 from trainer.loop import fit
-from trainer.warm_start import FOLDER, hand_on, read_embedding_dim, save_state
+from trainer.warm_start import FOLDER, HANDED_ON, WARM, hand_on, read_embedding_dim, read_origin, save_state
 from trainer.workers import ALONE, Workers
 
 _LOGGER = logging.getLogger(__name__)
@@ -116,9 +116,9 @@ def train_and_export(fn_args: FnArgs, workers: Workers = ALONE) -> None:
         if earlier_state and training_config.warm_start_from == "cold":
             hand_on(model, earlier_state, training.cold, state, training_config.negative_sampling_rate)
         else:
-            save_state(model, state, training_config.negative_sampling_rate)
+            save_state(model, state, training_config.negative_sampling_rate, is_warm=earlier_state is not None)
     for table in model.tables:
-        table.add_slots(0, 0.0)  # what is served has no use for them
+        table.add_slots(0)  # what is served has no use for them
     if training.cold:
         more = len(training.cold) - _NUM_NAMED
         start += f"; cold are {', '.join(training.cold[:_NUM_NAMED])}{f' and {more} more' if more > 0 else ''}"
@@ -152,7 +152,9 @@ def _earlier_state(
     if state and state.is_dir() and training_config.warm_start_from != "nothing":
         dim = read_embedding_dim(state)
         if dim in (None, model_config.embedding_dim):
-            return state, f"warm start from {state.parent}"
+            origin = read_origin(state)
+            is_other = origin == {"cold": WARM, "latest": HANDED_ON}[training_config.warm_start_from]
+            return state, f"warm start from {state.parent}{f', which has the state of {origin}' if is_other else ''}"
         # The small steps of a warm training would teach rows that know nothing yet hardly anything.
         start = f"cold start: embedding_dim is {model_config.embedding_dim}, and was {dim} for {state.parent}"
     elif training_config.warm_start_from == "nothing":

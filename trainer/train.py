@@ -299,8 +299,6 @@ def train(
         _draw_otherwise(model, workers.rank)
         if progress.epoch or progress.batch:
             _LOGGER.info("resumed after %d epochs and %d batches", progress.epoch, progress.batch)
-        if position is not None:
-            position.assign([progress.epoch, progress.batch])
         best = KeepBest(checkpoints, progress, f"val_{config.monitor}", config.patience, config.reduce_on_plateau)
         callbacks = [ShareEpoch(workers)] if workers.number > 1 else []
         callbacks += [FillUnseen()] if model.has_unseen_rows else []
@@ -320,6 +318,8 @@ def train(
                     _LOGGER.info("ended after %d steps, which is training.max_steps", config.max_steps)
                     break
                 data = train_data.take(left)
+            if position is not None:
+                position.assign([progress.epoch, progress.batch])
             _fit_epoch(model, data, progress, callbacks, checkpoints_dir)
         if workers.is_chief:
             checkpoints.restore_best(progress)

@@ -30,7 +30,8 @@ _LOGGER = logging.getLogger(__name__)
 FOLDER = "training_state"
 _VARIABLES, _LAYOUT = "variables.npz", "layout.json"
 _SLOTS = "_slots"
-_RATE, _DIM = "negative_sampling_rate", "embedding_dim"
+_RATE, _DIM, _OF = "negative_sampling_rate", "embedding_dim", "of"
+COLD, WARM, HANDED_ON = "a cold start", "a warm start", "an earlier cold start"  # whose state it is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,21 +59,25 @@ class Kept(NamedTuple):
     assign: Callable[[np.ndarray[Any, Any]], None]
 
 
-def save_state(model: DeepFM, directory: pathlib.Path, negative_sampling_rate: float = 1.0) -> None:
+def save_state(
+    model: DeepFM, directory: pathlib.Path, negative_sampling_rate: float = 1.0, is_warm: bool = False
+) -> None:
     """Writes what a later training can go on from.
 
     Args:
         model: The model with the optimizer that trained it.
         directory: Folder to write.
         negative_sampling_rate: That of its training, which its logits go by.
+        is_warm: Whether its training went on from an earlier one.
     """
     directory.mkdir(parents=True)
     variables = _variables(model)
     np.savez(directory / _VARIABLES, **{path: variable.read() for path, variable in variables.items()})
     blocks = {path: [dataclasses.asdict(rows) for rows in _blocks(path, model)] for path in variables}
     steps = int(_kept(model.optimizer.iterations).read())
-    layout = {"steps": steps, "blocks": blocks, _RATE: negative_sampling_rate, _DIM: model.embedding_dim}
-    (directory / _LAYOUT).write_text(json.dumps(layout), encoding="utf-8")
+    of = WARM if is_warm else COLD
+    layout = {"steps": steps, "blocks": blocks, _RATE: negative_sampling_rate, _DIM: model.embedding_dim, _OF: of}
+    _write_layout(directory, layout)
 
 
 def hand_on(
@@ -96,20 +101,28 @@ def hand_on(
     """
     if cold:
         _LOGGER.info("%s is not handed on: the features or the model's settings are other ones now", earlier)
-        save_state(model, directory, negative_sampling_rate)
+        save_state(model, directory, negative_sampling_rate, is_warm=True)
     else:
         shutil.copytree(earlier, directory)
+        layout = _read_layout(directory)
+        if layout.get(_OF) == COLD:
+            _write_layout(directory, layout | {_OF: HANDED_ON})
 
 
 def read_steps(directory: pathlib.Path) -> int:
     """Returns the number of steps that led to an earlier training's state."""
-    return int(json.loads((directory / _LAYOUT).read_text(encoding="utf-8"))["steps"])
+    return int(_read_layout(directory)["steps"])
 
 
 def read_embedding_dim(directory: pathlib.Path) -> int | None:
     """Returns the embedding dim of an earlier training's state; None where it does not say it, as before 0.1.0."""
-    dim = json.loads((directory / _LAYOUT).read_text(encoding="utf-8")).get(_DIM)
+    dim = _read_layout(directory).get(_DIM)
     return None if dim is None else int(dim)
+
+
+def read_origin(directory: pathlib.Path) -> str:
+    """Returns whose state it is: its model's own, of a `COLD` or a `WARM` training, or `HANDED_ON`; "" if unknown."""
+    return str(_read_layout(directory).get(_OF, ""))
 
 
 def warm_start(model: DeepFM, directory: pathlib.Path, negative_sampling_rate: float = 1.0) -> tuple[str, ...]:
@@ -126,7 +139,7 @@ def warm_start(model: DeepFM, directory: pathlib.Path, negative_sampling_rate: f
     Returns:
         What has no counterpart there and starts cold, in words.
     """
-    layout = json.loads((directory / _LAYOUT).read_text(encoding="utf-8"))
+    layout = _read_layout(directory)
     cold: dict[str, None] = {}  # in order, each once
     with np.load(directory / _VARIABLES) as earlier:
         for path, variable in _variables(model).items():
@@ -147,6 +160,15 @@ def warm_start(model: DeepFM, directory: pathlib.Path, negative_sampling_rate: f
             bias.assign_add([math.log(layout.get(_RATE, 1.0) / negative_sampling_rate)])
     model.optimizer.iterations.assign(layout["steps"])
     return tuple(cold)
+
+
+def _read_layout(directory: pathlib.Path) -> dict[str, Any]:
+    layout: dict[str, Any] = json.loads((directory / _LAYOUT).read_text(encoding="utf-8"))
+    return layout
+
+
+def _write_layout(directory: pathlib.Path, layout: Mapping[str, Any]) -> None:
+    (directory / _LAYOUT).write_text(json.dumps(layout), encoding="utf-8")
 
 
 def _assign_rows(

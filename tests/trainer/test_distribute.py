@@ -106,3 +106,60 @@ def test_two_devices_train_one_model_after_the_other_and_no_device_gets_a_part_w
     for steps, log_loss in _run(TRIALS, tmp_path):
         assert steps == 2  # the last example of 33 is for one device alone
         assert np.isfinite(log_loss)
+
+
+# Of a training with two devices that is killed in the middle of an epoch, and of one that is not. The last batch has
+# one example, so that a device has none of it.
+RESUMED = """
+import json, sys
+import numpy as np
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+from schemas.features import FeatureSpec, IdFeature, NumericFeature
+from trainer import loop, train
+from trainer.checkpoints import steps_taken
+from trainer.config import ModelConfig, TrainingConfig
+
+devices, mirrored = tf.config.list_logical_devices, tf.distribute.MirroredStrategy
+tf.config.list_logical_devices = lambda kind=None: devices("CPU" if kind == "GPU" else kind)
+tf.distribute.MirroredStrategy = lambda: mirrored(["CPU:0", "CPU:1"])
+generator = np.random.default_rng(0)
+spec = FeatureSpec("s", (IdFeature("user", 30), NumericFeature("x")))
+examples = {
+    "ids": generator.integers(0, 31, size=[97, 1]),
+    "numbers": generator.normal(size=[97, 1]).astype(np.float32),
+    "label": (generator.random(97) < 0.4).astype(np.float32),
+}
+chunks = tf.data.Dataset.from_tensors(examples)
+config = TrainingConfig(batch_size=8, max_epochs=3, learning_rate=0.01, patience=3, checkpoint_steps=6)
+options = ModelConfig(embedding_dim=4, hidden_units=(8,), embedding_l2=0.01)
+
+def fit(name):
+    folder = sys.argv[1] + name
+    model, training = loop.fit(spec, options, config, chunks, chunks, folder + "/tb", folder + "/state")
+    return [steps_taken(model), *training.history["val_log_loss"]]
+
+results = [fit("whole")]
+keep = train.KeepState.on_train_batch_end
+def stop(self, batch, logs=None):
+    keep(self, batch, logs)
+    if steps_taken(self.model) == 20:
+        raise KeyboardInterrupt
+train.KeepState.on_train_batch_end = stop
+try:
+    fit("killed")
+except KeyboardInterrupt:
+    train.KeepState.on_train_batch_end = keep
+results.append(fit("killed"))
+print(json.dumps(results))
+"""
+
+
+def test_two_devices_go_on_in_the_middle_of_an_epoch_as_if_nothing_had_happened(tmp_path):
+    (steps, *losses), resumed = _run(RESUMED, tmp_path)
+    assert steps == 3 * 13
+    assert losses[2] < losses[0]
+    assert resumed == [steps, *losses]

@@ -121,7 +121,7 @@ def test_a_row_that_the_table_does_not_have_is_an_error_and_nothing_is_written(r
     assert table.shape[0] == 24
     with pytest.raises(tf.errors.InvalidArgumentError, match=rf"row {rows[-1]} of a table of 24"):
         own_kernels().ctr_read_rows(**table.memory(), rows=rows, width=4)
-    table.add_slots(4, 0.5)
+    table.add_slots(4)
     before = table.table.numpy()
     with pytest.raises(tf.errors.InvalidArgumentError, match=rf"row {rows[-1]} of a table of 24"):
         own_kernels().ctr_step_adagrad(

@@ -100,6 +100,14 @@ def test_rows_that_a_batch_does_not_read_keep_their_values_and_slots_to_the_bit(
 
 
 @pytest.mark.parametrize("rule", ROW_RULES.values(), ids=ROW_RULES.keys())
+def test_a_row_counts_as_read_however_small_its_gradient_is(rule):
+    table = _rows(np.ones([5, 2], np.float32))
+    optimizer = _row_sparse(rule(), table)
+    _step(optimizer, table, [1, 3], weights=[1e-6, 1e-9])
+    np.testing.assert_array_equal(optimizer.is_untouched(table), [True, False, True, False, True])
+
+
+@pytest.mark.parametrize("rule", ROW_RULES.values(), ids=ROW_RULES.keys())
 def test_an_id_that_comes_twice_is_stepped_once_with_the_sum(rule):
     twice, once = _table(), _table()
     _step(_row_sparse(rule(), twice), twice, [2, 4, 2])
@@ -257,7 +265,7 @@ def test_rows_are_served_without_their_slots():
     values, path = table.numpy(), table.table.path
     assert table.table.shape == (6, 6)
     np.testing.assert_array_equal(table.gather(tf.constant([[2]])), values[[[2]]])
-    table.add_slots(0, 0.0)
+    table.add_slots(0)
     assert table.table.shape == (6, 3)
     assert table.table.path == path
     assert [variable.path for variable in table.trainable_variables] == [path]

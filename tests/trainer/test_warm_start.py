@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import shutil
 import types
@@ -227,7 +228,13 @@ def test_a_state_that_fits_is_handed_on_as_it_is(state, tmp_path):
     _, folder = state
     model, training = _train(SPEC, tmp_path / "warm", earlier=folder, seed=5)
     hand_on(model, folder, training.cold, tmp_path / "handed_on")
-    assert _files(tmp_path / "handed_on") == _files(folder)
+    hand_on(model, tmp_path / "handed_on", training.cold, tmp_path / "once_more")
+    before, *after = (_files(path) for path in (folder, tmp_path / "handed_on", tmp_path / "once_more"))
+    layout = json.loads(before.pop("layout.json"))
+    assert layout["of"] == "a cold start"
+    for files in after:
+        assert json.loads(files.pop("layout.json")) == layout | {"of": "an earlier cold start"}
+        assert files == before
 
 
 @pytest.mark.parametrize(
@@ -272,3 +279,25 @@ def test_rows_of_another_size_are_no_warm_start(tmp_path):
     earlier, start = _earlier_state(arguments, dataclasses.replace(MODEL, embedding_dim=7), config)
     assert earlier is None
     assert start == f"cold start: embedding_dim is 7, and was {MODEL.embedding_dim} for {tmp_path / 'model'}"
+
+
+@pytest.mark.parametrize(
+    ("start_from", "was", "told"),
+    [
+        ("cold", "cold", ""),
+        ("cold", "warm", ", which has the state of a warm start"),
+        ("cold", "handed on", ""),
+        ("latest", "cold", ""),
+        ("latest", "warm", ""),
+        ("latest", "handed on", ", which has the state of an earlier cold start"),
+    ],
+)
+def test_a_start_says_where_its_state_is_not_the_one_that_is_meant(start_from, was, told, tmp_path):
+    model = _untrained(SPEC, MODEL)
+    save_state(model, tmp_path / "model" / FOLDER, is_warm=was == "warm")
+    if was == "handed on":
+        hand_on(model, tmp_path / "model" / FOLDER, (), tmp_path / "next" / FOLDER)
+    folder = tmp_path / ("next" if was == "handed on" else "model")
+    arguments = types.SimpleNamespace(base_model=str(folder / "Format-Serving"))
+    config = TrainingConfig(warm_start=True, warm_start_from=start_from)
+    assert _earlier_state(arguments, MODEL, config) == (folder / FOLDER, f"warm start from {folder}{told}")
