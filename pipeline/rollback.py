@@ -13,6 +13,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from components.model_pusher import ROLLED_BACK
 from components.model_pusher.versions import (
     Source,
+    is_servable,
     list_versions,
     publish,
     read_source,
@@ -51,11 +52,12 @@ def roll_back(config: PipelineConfig, to: int | None = None) -> Rollback:
 
     Args:
         config: The pipeline's settings. The caller holds the pipeline's lock.
-        to: The version to go back to; None for the newest one that holds another model than the one in service, and
-            none that was taken back before.
+        to: The version to go back to; None for the newest one that can be served and holds another model than the one
+            in service, and none that was taken back before.
 
     Raises:
-        RollbackError: There is no such version, or no metadata store, or they cannot be written.
+        RollbackError: There is no such version, or it cannot be served, or there is no metadata store, or they cannot
+            be written.
     """
     try:
         return _roll_back(config, to)
@@ -105,9 +107,11 @@ def _choose(store: MetadataStore, serving: str, versions: list[int], to: int | N
         if to not in earlier:
             known = ", ".join(map(str, earlier)) or "none"
             raise RollbackError(f"no version {to} before the newest, {newest}; there are: {known}")
+        if not is_servable(serving, to):
+            raise RollbackError(f"version {to} cannot be served: {version_path(serving, to)} is no whole SavedModel")
         return to
     current = read_source(serving, newest)
-    for version in reversed(earlier):
+    for version in (version for version in reversed(earlier) if is_servable(serving, version)):
         source = read_source(serving, version)
         if source is None:
             return version
@@ -115,7 +119,7 @@ def _choose(store: MetadataStore, serving: str, versions: list[int], to: int | N
             return version
     raise RollbackError(
         f"no version to go back to in {serving}: all {len(versions)} hold the model in service, or one that was taken "
-        "back before; `--to VERSION` takes any"
+        "back before, or cannot be served; `--to VERSION` takes any that can be"
     )
 
 

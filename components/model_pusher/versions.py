@@ -13,6 +13,7 @@ from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
 _SAVED_MODEL = "saved_model.pb"
+_NEEDED = (_SAVED_MODEL, "variables/variables.index", "variables/variables.data-*")  # without these nobody can serve it
 _SOURCE = os.path.join("assets.extra", "source.json")
 
 
@@ -48,6 +49,12 @@ def list_versions(serving: str) -> list[int]:
 def version_path(serving: str, version: int) -> str:
     """Returns a version's folder."""
     return os.path.join(serving, str(version))
+
+
+def is_servable(serving: str, version: int) -> bool:
+    """Returns whether a version has a graph and variables; a copy that was cut off, or a folder by hand, may not."""
+    folder = version_path(serving, version)
+    return all(fileio.glob(os.path.join(folder, pattern)) for pattern in _NEEDED)
 
 
 def read_source(serving: str, version: int) -> Source | None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 import tensorflow as tf
 from ml_metadata import MetadataStore
@@ -33,8 +35,9 @@ class Pushed:
         """Pushes a model; returns its version."""
         folder = self.home / "root" / content
         if not folder.exists():
-            folder.mkdir(parents=True)
-            (folder / "saved_model.pb").write_text(content)
+            (folder / "variables").mkdir(parents=True)
+            for file in ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"):
+                (folder / file).write_text(content)
             self.store.put_artifacts([mlmd.Artifact(type_id=self._types["Model"], uri=str(folder))])
         (model,) = self.store.get_artifacts_by_uri(str(folder))
         version = publish(str(folder), self.serving, Source(model.id, str(folder), digest(str(folder))))
@@ -108,6 +111,29 @@ def test_a_version_that_is_not_there_is_an_error_that_lists_what_is(shop):
         roll_back(shop.config, to=5)
     assert list_versions(shop.serving) == [first, second]
     assert shop.taken_back() == []
+
+
+@pytest.mark.parametrize(
+    "gone", ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"]
+)
+def test_a_version_that_cannot_be_served_is_passed_over_and_cannot_be_named(shop, gone):
+    shop.push("a")
+    second = shop.push("b")
+    shop.push("c")
+    os.remove(os.path.join(version_path(shop.serving, second), gone))
+    with pytest.raises(RollbackError, match=rf"version {second} cannot be served: .*/{second} is no whole SavedModel"):
+        roll_back(shop.config, to=second)
+    assert (shop.in_service(), shop.taken_back()) == ("c", [])
+    roll_back(shop.config)
+    assert shop.in_service() == "a"
+
+
+def test_an_empty_folder_is_nothing_to_go_back_to(shop):
+    only = shop.push("a")
+    os.mkdir(version_path(shop.serving, only - 1))
+    with pytest.raises(RollbackError, match=r"no version to go back to .* or cannot be served; `--to"):
+        roll_back(shop.config)
+    assert (list_versions(shop.serving), shop.taken_back()) == ([only - 1, only], [])
 
 
 def test_without_a_metadata_store_nothing_is_done(shop):
