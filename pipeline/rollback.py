@@ -110,17 +110,39 @@ def _choose(store: MetadataStore, serving: str, versions: list[int], to: int | N
         if not is_servable(serving, to):
             raise RollbackError(f"version {to} cannot be served: {version_path(serving, to)} is no whole SavedModel")
         return to
-    current = read_source(serving, newest)
+    sources = {version: read_source(serving, version) for version in versions}
+    models = _distinguish(sources)
+    passed_over = {models[newest], *_taken_back(sources, models)}
     for version in (version for version in reversed(earlier) if is_servable(serving, version)):
-        source = read_source(serving, version)
-        if source is None:
-            return version
-        if current is None or (source.sha256 != current.sha256 and not _is_taken_back(store, source)):
+        source = sources[version]
+        if models[version] not in passed_over and not (source and _is_taken_back(store, source)):
             return version
     raise RollbackError(
         f"no version to go back to in {serving}: all {len(versions)} hold the model in service, or one that was taken "
         "back before, or cannot be served; `--to VERSION` takes any that can be"
     )
+
+
+def _distinguish(sources: dict[int, Source | None]) -> dict[int, str]:
+    """Returns what tells each version's model from others: its digest, or the version where only that is known."""
+    models: dict[int, str] = {}
+    for version, source in sources.items():  # lowest first: a copy comes after what it is a copy of
+        known = source and (source.sha256 or models.get(source.restored_from or 0))
+        models[version] = known or str(version)
+    return models
+
+
+def _taken_back(sources: dict[int, Source | None], models: dict[int, str]) -> set[str]:
+    """Returns the models that rollbacks have taken back, by the copies that they have made.
+
+    The metadata store's marks alone would not do: it may be another one than the versions were pushed with.
+    """
+    found: set[str] = set()
+    for version, source in sources.items():  # lowest first: what was taken back may have been restored later
+        if source and source.restored_from:
+            found |= {models[replaced] for replaced in sources if source.restored_from < replaced < version}
+            found.discard(models[version])
+    return found
 
 
 def _models(store: MetadataStore, source: Source) -> list[mlmd.Artifact]:

@@ -95,6 +95,42 @@ def test_a_second_rollback_goes_further_back_and_a_third_finds_nothing(shop):
     assert shop.in_service() == "a"
 
 
+def _forget_the_models(shop):
+    """Leaves a metadata store that knows none of the versions' models."""
+    for model in (models := shop.store.get_artifacts_by_type("Model")):
+        model.uri += ".before"
+    shop.store.put_artifacts(models)
+
+
+def _forget_the_sources(shop):
+    """Leaves versions as another program puts them there."""
+    for version in list_versions(shop.serving):
+        os.remove(os.path.join(version_path(shop.serving, version), "assets.extra/source.json"))
+
+
+@pytest.mark.parametrize("forget", [_forget_the_models, _forget_the_sources])
+def test_it_goes_further_back_where_the_metadata_store_does_not_know_the_models(shop, forget):
+    for content in ("a", "b", "c", "d"):
+        shop.push(content)
+    forget(shop)
+    for expected in ("c", "b", "a"):
+        roll_back(shop.config)
+        assert shop.in_service() == expected
+    with pytest.raises(RollbackError, match=r"no version to go back to"):
+        roll_back(shop.config)
+    assert shop.taken_back() == []
+
+
+def test_a_model_that_was_named_after_it_was_taken_back_can_be_gone_back_to(shop):
+    first, second = shop.push("a"), shop.push("b")
+    _forget_the_models(shop)
+    roll_back(shop.config, to=first)
+    roll_back(shop.config, to=second)
+    shop.push("c")
+    roll_back(shop.config)
+    assert shop.in_service() == "b"
+
+
 def test_a_version_can_be_named_even_one_that_was_taken_back(shop):
     first, second = shop.push("a"), shop.push("b")
     shop.push("c")
