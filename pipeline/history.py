@@ -18,6 +18,7 @@ from components.earlier.days import days_of, origins
 from components.evaluation_report.files import FIGURES, PAGE
 from components.model_pusher import ROLLED_BACK
 from pipeline.config import PipelineConfig
+from pipeline.metadata_file import find_damage
 
 State = Literal["pushed", "rolled back", "blessed", "not blessed"]
 _KINDS = ("ModelEvaluation", "ModelBlessing", "EvaluationReport", "PushedModel")
@@ -62,7 +63,7 @@ def read_history(config: PipelineConfig) -> list[Evaluated]:
         config: The pipeline's settings.
 
     Raises:
-        ReportError: There is no metadata store, or no evaluation in it.
+        ReportError: There is no metadata store, or it is damaged, or there is no evaluation in it.
     """
     found = _Store(open_store(config)).evaluations()
     if not found:
@@ -77,11 +78,13 @@ def open_store(config: PipelineConfig) -> MetadataStore:
         config: The pipeline's settings.
 
     Raises:
-        ReportError: There is none.
+        ReportError: There is none, or it is damaged.
     """
     database = pathlib.Path(config.runs_dir) / config.name / "metadata.sqlite"
-    if not database.is_file():
+    if not database.is_file() or not database.stat().st_size:
         raise ReportError(f"{config.name} has no runs: there is no {database}; run `ctr run` first")
+    if damage := find_damage(database):
+        raise ReportError(damage)
     connection = mlmd.ConnectionConfig()
     connection.sqlite.filename_uri = str(database)
     connection.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READONLY

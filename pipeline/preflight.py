@@ -14,6 +14,7 @@ from components.impression_log_example_gen.window import split_days
 from pipeline.beam import BeamConfig
 from pipeline.beam_check import beam_problems, folders_of_workers
 from pipeline.config import ConfigError, PipelineConfig
+from pipeline.metadata_file import find_damage
 from pipeline.schema_file import find_schema
 from schemas.features import FeatureSpec, load_spec
 
@@ -200,3 +201,5 @@ def _folder_problems(config: PipelineConfig) -> Iterator[str]:
         except OSError as error:
             yield f"runs_dir: cannot write to {folder}: {error.strerror}"
             return
+    if damage := find_damage(home_folder / "metadata.sqlite"):
+        yield damage

@@ -20,6 +20,7 @@ from components.model_pusher.versions import (
     version_path,
 )
 from pipeline.config import PipelineConfig
+from pipeline.metadata_file import find_damage
 
 
 class RollbackError(RuntimeError):
@@ -56,8 +57,8 @@ def roll_back(config: PipelineConfig, to: int | None = None) -> Rollback:
             in service, and none that was taken back before.
 
     Raises:
-        RollbackError: There is no such version, or it cannot be served, or there is no metadata store, or they cannot
-            be written.
+        RollbackError: There is no such version, or it cannot be served; there is no metadata store, or it is damaged;
+            or they cannot be written.
     """
     try:
         return _roll_back(config, to)
@@ -95,6 +96,8 @@ def _roll_back(config: PipelineConfig, to: int | None) -> Rollback:
 def _open_store(file: pathlib.Path) -> MetadataStore:
     if not file.is_file():
         raise RollbackError(f"no metadata store {file}: has the pipeline run with this runs_dir?")
+    if damage := find_damage(file):
+        raise RollbackError(damage)
     config = mlmd.ConnectionConfig()
     config.sqlite.filename_uri = str(file)
     return MetadataStore(config)

@@ -9,6 +9,7 @@ import os
 import time
 import uuid
 
+from absl import logging
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
@@ -58,12 +59,16 @@ def is_servable(serving: str, version: int) -> bool:
 
 
 def read_source(serving: str, version: int) -> Source | None:
-    """Returns which model a version holds; None where something else than this package has put it there."""
+    """Returns which model a version holds; None where nothing, or nothing legible, says it."""
     file = os.path.join(version_path(serving, version), _SOURCE)
     if not fileio.exists(file):
         return None
     with fileio.open(file, "r") as content:
-        return Source(**json.loads(content.read()))
+        try:
+            return Source(**json.loads(content.read()))
+        except (TypeError, ValueError) as error:
+            logging.warning("%s is damaged, and says nothing of the version: %s", file, error)
+            return None
 
 
 def digest(saved_model: str) -> str:

@@ -233,6 +233,11 @@ BAD_RUNS = {
         ["runs_dir=other"],
         "ctr: runs_dir: cannot write to other/movielens/logs: File exists\n",
     ),
+    "metadata store damaged": (
+        lambda: _write(Path("other/movielens/metadata.sqlite"), b"nonsense" * 1000),
+        ["runs_dir=other"],
+        "ctr: the metadata store other/movielens/metadata.sqlite is damaged (file is not a database): restore it from ",
+    ),
     "runs_dir is remote": (nothing, ["runs_dir=gs://bucket"], "ctr: runs_dir gs://bucket: `ctr run` writes to this "),
 }
 

@@ -138,9 +138,20 @@ def test_an_evaluation_without_a_report_is_there_without_figures(runs, config):
 def test_no_runs_are_an_error_that_says_what_to_do(tmp_path, config):
     with pytest.raises(ReportError, match=r"no runs: there is no .*metadata.sqlite; run `ctr run`"):
         read_history(config)
-    _Runs(tmp_path)
+    runs = _Runs(tmp_path)
     with pytest.raises(ReportError, match="no evaluation yet"):
         read_history(config)
+    (runs.folder / "metadata.sqlite").write_text("")
+    with pytest.raises(ReportError, match="no runs: there is no"):
+        read_history(config)
+
+
+@pytest.mark.parametrize("words", [(), ("--history",)])
+def test_a_damaged_metadata_store_is_one_line_that_names_it(runs, ctr, words):
+    (runs.folder / "metadata.sqlite").write_text("nonsense" * 1000)
+    result = ctr(*words)
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert f"the metadata store {runs.folder}/metadata.sqlite is damaged (file is not a database)" in result.output
 
 
 def test_ctr_report_shows_the_newest_and_writes_its_page(runs, ctr, tmp_path):

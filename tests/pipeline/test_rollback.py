@@ -180,6 +180,14 @@ def test_without_a_metadata_store_nothing_is_done(shop):
     assert shop.in_service() == "b"
 
 
+def test_a_damaged_metadata_store_is_named_and_nothing_is_done(shop):
+    shop.push("a"), shop.push("b")
+    (shop.home / "metadata.sqlite").write_text("nonsense" * 1000)
+    with pytest.raises(RollbackError, match=rf"^the metadata store {shop.home}/metadata.sqlite is damaged"):
+        roll_back(shop.config)
+    assert shop.in_service() == "b"
+
+
 @pytest.mark.parametrize("step", ["publish", "_record"])
 def test_a_rollback_that_is_cut_off_is_ended_by_the_next(shop, monkeypatch, step):
     shop.push("a")

@@ -82,6 +82,13 @@ def test_a_version_of_another_origin_has_no_source(serving):
     assert read_source(str(serving), 5) is None
 
 
+@pytest.mark.parametrize("text", ["", '{"model_id": 7', "\udcff", "[]", '{"colour": "red"}'])
+def test_a_damaged_source_is_none(saved_model, serving, text):
+    version = publish(saved_model, str(serving), SOURCE)
+    (serving / str(version) / "assets.extra/source.json").write_text(text, errors="surrogateescape")
+    assert read_source(str(serving), version) is None
+
+
 def test_the_digest_is_of_names_and_contents(saved_model, tmp_path):
     before = digest(saved_model)
     assert digest(saved_model) == before
