@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import absl.logging
@@ -64,6 +65,16 @@ class NotCachedError(BaseException):
     """
 
 
+class _Launcher(Launcher):
+    """TFX's launcher, but that an executor finds its output folders empty."""
+
+    def _run_executor(self, execution_info: ExecutionInfo) -> ExecutorOutput:
+        # A metadata store that is newer than the folders, or was restored, gives ids that it does not know as taken.
+        outputs = itertools.chain(*execution_info.output_dict.values())
+        _remove(artifact.uri for artifact in outputs if not artifact.is_external)
+        return super()._run_executor(execution_info)
+
+
 class _NoExecutor(BaseExecutorOperator):
     """In the place of TFX's operators, which import the executor."""
 
@@ -96,7 +107,7 @@ def launch_node(pipeline: pipeline_pb2.Pipeline, node_id: str, *, only_cached: b
                 _LOGGER.info("%s has succeeded in an earlier attempt", node_id)
                 return _read_result(metadata, earlier)
             _remove_outputs(pipeline, node, earlier.id)
-    execution = Launcher(
+    execution = _Launcher(
         pipeline_node=node,
         mlmd_connection=Metadata(store),
         pipeline_info=pipeline.pipeline_info,
@@ -161,9 +172,15 @@ def _remove_outputs(pipeline: pipeline_pb2.Pipeline, node: pipeline_pb2.Pipeline
     written = [os.path.dirname(resolver.get_executor_output_uri(execution_id))]
     for artifacts in resolver.generate_output_artifacts(execution_id).values():
         written += [artifact.uri for artifact in artifacts if not artifact.is_external]
-    for path in written:
+    _remove(written)
+
+
+def _remove(paths: Iterable[str]) -> None:
+    for path in paths:
         if fileio.exists(path):
-            _LOGGER.info("removing %s, which an attempt has left that did not end well", path)
+            _LOGGER.info(
+                "removing %s, which no execution has written that the metadata store knows to have succeeded", path
+            )
             (fileio.rmtree if fileio.isdir(path) else fileio.remove)(path)
 
 

@@ -68,6 +68,17 @@ def test_a_second_attempt_goes_on_with_the_killed_ones_execution_in_an_empty_fol
     assert _states(tmp_path) == [State.COMPLETE]
 
 
+def test_what_was_written_with_another_metadata_store_is_not_found_in_the_outputs(run, tmp_path):
+    (tmp_path / "calls-one").write_text("x")
+    (tmp_path / "calls-two").write_text("xx")
+    (before,) = run("Killed", "one").outputs["model"]
+    (tmp_path / "metadata.sqlite").unlink()
+    (after,) = run("Killed", "two").outputs["model"]
+    assert after.uri == before.uri
+    assert [path.name for path in pathlib.Path(after.uri).iterdir()] == ["attempt-2"]
+    assert pathlib.Path(after.uri, "attempt-2").read_text() == "[]"
+
+
 def test_a_node_that_has_succeeded_is_not_run_again(run, tmp_path):
     with pytest.raises(SystemExit):
         run("Killed", "one")
