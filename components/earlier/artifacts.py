@@ -7,13 +7,15 @@ from tfx.dsl.components.common.resolver import ResolverStrategy
 from tfx.types.artifact import Artifact
 
 from components.earlier.days import newest_day, origins
+from components.earlier.present import last_present
 
 
 class EarlierArtifactStrategy(ResolverStrategy):
     """Resolves the artifact of the newest of the days before that of the run's Examples; of several the latest.
 
     So a run that is repeated gets the same one again, and is cached, and an older day what was there before it. A day
-    that is run once more, as its log was mended, does not take the place of those after it.
+    that is run once more, as its log was mended, does not take the place of those after it. One whose folder is gone is
+    passed over.
 
     Inputs: `examples`, the run's; under one other key all artifacts there are. Outputs: the same keys; the other one is
     empty where there is no such artifact.
@@ -34,5 +36,5 @@ class EarlierArtifactStrategy(ResolverStrategy):
         made_from = origins(store, [artifact.id for artifact in artifacts])
         days = {one: max(map(newest_day, found)) for one, found in made_from.items() if found}
         earlier = [artifact for artifact in artifacts if days.get(artifact.id, day) < day]
-        latest = sorted(earlier, key=lambda artifact: (days[artifact.id], artifact.id))[-1:]
+        latest = last_present(sorted(earlier, key=lambda artifact: (days[artifact.id], artifact.id)))
         return {"examples": [examples], key: latest}

@@ -8,6 +8,7 @@ from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import La
 from tfx.types.artifact import Artifact
 
 from components.earlier.days import days_of, origins
+from components.earlier.present import last_present
 from components.model_pusher import ROLLED_BACK
 
 
@@ -18,7 +19,7 @@ class EarlierModelStrategy(ResolverStrategy):
     them twice, and the Trainer's cache would never be right. Where an older day is run again, it is a model that has
     learned the days that it is then evaluated on. Of several models of one day the latest is meant.
 
-    A model that a rollback has taken out of service is passed over.
+    A model that a rollback has taken out of service, or whose folder is gone, is passed over.
 
     Inputs: `examples`, the run's; `model` and `model_blessing`, all there are. Outputs: the same keys; `model` and
     `model_blessing` are empty where there is no such model.
@@ -51,16 +52,16 @@ class EarlierModelStrategy(ResolverStrategy):
             if found
         }
         earlier = [model for model, day in learned.items() if day < last_day]
-        latest = sorted(earlier, key=lambda model: (learned[model], model))[-1:]
+        latest = last_present([models[model] for model in sorted(earlier, key=lambda model: (learned[model], model))])
         return {
             "examples": [examples],
-            "model": [models[model] for model in latest],
-            "model_blessing": [blessings[model] for model in latest],
+            "model": latest,
+            "model_blessing": [blessings[model.id] for model in latest],
         }
 
 
 class BaselineStrategy(LatestBlessedModelStrategy):
-    """Resolves the latest blessed model that no rollback has taken out of service.
+    """Resolves the latest blessed model whose folder is there, and that no rollback has taken out of service.
 
     Inputs and outputs: `model` and `model_blessing`; the outputs are empty where there is no such model.
     """
@@ -74,6 +75,16 @@ class BaselineStrategy(LatestBlessedModelStrategy):
             store: The metadata store.
             input_dict: The inputs.
         """
-        models = [model for model in input_dict["model"] if not model.get_string_custom_property(ROLLED_BACK)]
-        resolved: dict[str, list[Artifact]] = super().resolve_artifacts(store, input_dict | {"model": models})
+        blessed = {
+            blessing.get_int_custom_property("current_model_id")
+            for blessing in input_dict["model_blessing"]
+            if blessing.get_int_custom_property("blessed")
+        }
+        models = [
+            model
+            for model in sorted(input_dict["model"], key=lambda model: model.id)
+            if model.id in blessed and not model.get_string_custom_property(ROLLED_BACK)
+        ]
+        latest = last_present(models)
+        resolved: dict[str, list[Artifact]] = super().resolve_artifacts(store, input_dict | {"model": latest})
         return resolved

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from ml_metadata import MetadataStore
@@ -13,7 +14,8 @@ from components.earlier.artifacts import EarlierArtifactStrategy
 class Runs:
     """A metadata store of runs' Examples and statistics."""
 
-    def __init__(self):
+    def __init__(self, folder):
+        self._folder = folder
         config = mlmd.ConnectionConfig()
         config.fake_database.SetInParent()
         self.store = MetadataStore(config)
@@ -21,6 +23,8 @@ class Runs:
 
     def _put(self, artifact):
         artifact.type_id = self.store.put_artifact_type(artifact.artifact_type)
+        artifact.uri = str(self._folder / f"{len(self.store.get_artifacts()) + 1}")
+        os.mkdir(artifact.uri)
         (artifact.id,) = self.store.put_artifacts([artifact.mlmd_artifact])
         return artifact
 
@@ -50,8 +54,8 @@ class Runs:
 
 
 @pytest.fixture
-def runs():
-    return Runs()
+def runs(tmp_path):
+    return Runs(tmp_path)
 
 
 def test_a_run_is_compared_with_the_latest_of_earlier_days(runs):
@@ -78,3 +82,10 @@ def test_a_day_that_was_run_again_does_not_take_the_place_of_a_newer_one(runs):
     _, again = runs.run(["01"], ["02"])
     assert runs.resolve(runs.examples(["03"], ["04"])) == [newest.id]
     assert runs.resolve(runs.examples(["02"], ["03"])) == [again.id]
+
+
+def test_statistics_whose_folder_is_gone_are_passed_over(runs):
+    _, first = runs.run(["01"], ["02"])
+    _, second = runs.run(["02"], ["03"])
+    os.rmdir(second.uri)
+    assert runs.resolve(runs.examples(["03"], ["04"])) == [first.id]

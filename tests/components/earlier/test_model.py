@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from ml_metadata import MetadataStore
@@ -13,7 +14,8 @@ from components.earlier.model import EarlierModelStrategy
 class History:
     """A metadata store of runs, as TFX's launcher leaves them."""
 
-    def __init__(self):
+    def __init__(self, folder):
+        self._folder = folder
         config = mlmd.ConnectionConfig()
         config.fake_database.SetInParent()
         self.store = MetadataStore(config)
@@ -26,6 +28,8 @@ class History:
             setter = artifact.set_int_custom_property if isinstance(value, int) else artifact.set_string_custom_property
             setter(name, value)
         artifact.type_id = self.store.put_artifact_type(artifact.artifact_type)
+        artifact.uri = str(self._folder / f"{len(self.store.get_artifacts()) + 1}")
+        os.mkdir(artifact.uri)
         (artifact.id,) = self.store.put_artifacts([artifact.mlmd_artifact])
         return artifact
 
@@ -57,8 +61,8 @@ class History:
 
 
 @pytest.fixture
-def history():
-    return History()
+def history(tmp_path):
+    return History(tmp_path)
 
 
 def test_the_first_run_has_none(history):
@@ -90,3 +94,14 @@ def test_a_day_that_was_run_again_does_not_take_the_place_of_a_newer_one(history
     _, again = history.run(["2026-01-01"], ["2026-01-02"])
     assert history.resolve(history.examples(["2026-01-03"], ["2026-01-04"])) == [newest.id]
     assert history.resolve(history.examples(["2026-01-02"], ["2026-01-03"])) == [again.id]
+
+
+def test_a_model_whose_folder_is_gone_is_passed_over_with_a_warning(history, caplog):
+    _, first = history.run(["2026-01-01"], ["2026-01-02"])
+    _, second = history.run(["2026-01-02"], ["2026-01-03"], base=[first])
+    examples = history.examples(["2026-01-03"], ["2026-01-04"])
+    os.rmdir(second.uri)
+    assert history.resolve(examples) == [first.id]
+    assert f"{second.uri} is gone: an older Model is used, or none" in caplog.text
+    os.rmdir(first.uri)
+    assert history.resolve(examples) == []
