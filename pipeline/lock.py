@@ -36,17 +36,22 @@ def hold_lock(home: pathlib.Path) -> Iterator[int]:
     Raises:
         LockedError: Another process holds it, or it cannot be written.
     """
-    with _open(home / LOCK) as file:
+    path = home / LOCK
+    with _open(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             raise LockedError(_describe(home, file.read())) from None
-        file.truncate(0)
         started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         command = " ".join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]])
-        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "started": started, "command": command}, file)
-        file.flush()
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": started, "command": command}
+        try:
+            file.truncate(0)
+            # Not with `file.write`, whose buffer is written again, and fails again, as the file is closed.
+            os.write(file.fileno(), json.dumps(holder).encode())
+        except OSError as error:
+            raise LockedError(f"cannot write {path}: {error.strerror}") from None
         yield file.fileno()
         file.truncate(0)
 

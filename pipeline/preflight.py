@@ -196,8 +196,9 @@ def _folder_problems(config: PipelineConfig) -> Iterator[str]:
     for folder in (home_folder, home_folder / "logs"):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):  # permission bits do not tell of a read-only or a full disk
-                pass
+            # Permission bits do not tell of a read-only disk, nor an empty file of a full one.
+            with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+                file.write(bytes(4096))
         except OSError as error:
             yield f"runs_dir: cannot write to {folder}: {error.strerror}"
             return

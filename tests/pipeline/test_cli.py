@@ -258,6 +258,17 @@ def test_a_run_that_cannot_succeed_is_one_sentence(
     assert not Path("runs").exists()
 
 
+def test_a_full_disk_is_one_sentence(log: Path, supervised: list[Any]) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # a write fails as on a full disk, but for the reason
+    try:
+        result = ctr("run", "--set", "log.eval_days=1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (result.exit_code, result.stderr) == (1, "ctr: runs_dir: cannot write to runs/movielens: File too large\n")
+    assert supervised == []
+
+
 def test_several_problems_are_told_together(supervised: list[Any]) -> None:
     result = ctr("run", "--set", "features=x")
     assert result.exit_code == 1

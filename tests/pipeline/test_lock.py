@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -93,3 +94,14 @@ def test_a_lock_that_cannot_be_written_is_said(tmp_path):
     told = rf"cannot write {tmp_path}/lock: Is a directory; does the pipeline belong to another user"
     with pytest.raises(LockedError, match=told), hold_lock(tmp_path):
         pass
+
+
+def test_a_full_disk_is_said(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # a write fails as on a full disk, but for the reason
+    try:
+        with pytest.raises(LockedError, match=rf"^cannot write {tmp_path}/lock: File too large$"), hold_lock(tmp_path):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert _can_hold(tmp_path)
