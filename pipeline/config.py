@@ -107,7 +107,7 @@ class EvaluationConfig:
         max_log_loss: Greatest log loss, or null.
         min_calibration: Least sum of predictions over sum of labels.
         max_calibration: Greatest.
-        max_auc_drop: By how much the AUC may be below that of the latest blessed model on the same impressions, to the
+        max_auc_drop: By how much the AUC may be below that of the model in service on the same impressions, to the
             limit of the difference's 95% interval: what the eval split is too small to show counts against the model.
         max_normalized_entropy_rise: By how much the normalized entropy, which is the log loss over that of always
             predicting the mean label, may be above that model's, in the same way; or null.

@@ -282,7 +282,7 @@ def show_summary(summary: dict[str, Any], log: pathlib.Path, console: Console) -
         ("verdict", Text("blessed", "green") if summary["blessed"] else Text("not blessed", "yellow")),
         *(("because", Text(" ".join(reason.split()), "yellow")) for reason in reasons),
         ("serving", _serving(summary["serving_check"])),
-        ("baseline", _short_path(summary["baseline"]) if summary["baseline"] else "none: no model was blessed before"),
+        ("baseline", _short_path(summary["baseline"]) if summary["baseline"] else "none: no model was pushed before"),
         ("model", _short_path(pushed) if pushed else f"not pushed: {summary['not_pushed_because']}"),
         ("report", _report(summary)),
         ("log", str(log)),

@@ -32,7 +32,7 @@ def origins(store: MetadataStore, artifact_ids: Iterable[int], executions: int =
     """
     ancestors = {artifact: {artifact} for artifact in artifact_ids}
     for _ in range(executions):
-        inputs = _inputs(store, set().union(*ancestors.values()))
+        inputs = inputs_of(store, set().union(*ancestors.values()))
         ancestors = {
             artifact: set().union(*(inputs.get(one, ()) for one in found)) for artifact, found in ancestors.items()
         }
@@ -43,7 +43,7 @@ def origins(store: MetadataStore, artifact_ids: Iterable[int], executions: int =
     }
 
 
-def _inputs(store: MetadataStore, artifact_ids: set[int]) -> dict[int, set[int]]:
+def inputs_of(store: MetadataStore, artifact_ids: set[int]) -> dict[int, set[int]]:
     """Returns for each artifact the inputs of the execution that made it, in two queries however many there are."""
     if not artifact_ids:
         return {}

@@ -7,7 +7,7 @@ from tfx.dsl.components.common.resolver import ResolverStrategy
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
 from tfx.types.artifact import Artifact
 
-from components.earlier.days import days_of, origins
+from components.earlier.days import days_of, inputs_of, origins
 from components.earlier.present import last_present
 from components.model_pusher import ROLLED_BACK
 
@@ -61,7 +61,10 @@ class EarlierModelStrategy(ResolverStrategy):
 
 
 class BaselineStrategy(LatestBlessedModelStrategy):
-    """Resolves the latest blessed model whose folder is there, and that no rollback has taken out of service.
+    """Resolves the latest model that was pushed, that no rollback has taken out of service, and whose folder is there.
+
+    Not the latest blessed one: where the serving check stops a model, or a run is killed before its Pusher, nobody has
+    been served that one.
 
     Inputs and outputs: `model` and `model_blessing`; the outputs are empty where there is no such model.
     """
@@ -75,15 +78,13 @@ class BaselineStrategy(LatestBlessedModelStrategy):
             store: The metadata store.
             input_dict: The inputs.
         """
-        blessed = {
-            blessing.get_int_custom_property("current_model_id")
-            for blessing in input_dict["model_blessing"]
-            if blessing.get_int_custom_property("blessed")
-        }
+        attempts = store.get_artifacts_by_type("PushedModel")
+        pushes = {pushed.id for pushed in attempts if pushed.custom_properties["pushed"].int_value}
+        served = set().union(*inputs_of(store, pushes).values())
         models = [
             model
             for model in sorted(input_dict["model"], key=lambda model: model.id)
-            if model.id in blessed and not model.get_string_custom_property(ROLLED_BACK)
+            if model.id in served and not model.get_string_custom_property(ROLLED_BACK)
         ]
         latest = last_present(models)
         resolved: dict[str, list[Artifact]] = super().resolve_artifacts(store, input_dict | {"model": latest})

@@ -131,7 +131,7 @@ def test_a_success_ends_with_the_figures(config: PipelineConfig) -> None:
         ["log", "loss    0.6101"],
         ["calibration", "-"],
         ["verdict", "blessed"],
-        ["baseline", "none: no model was blessed before"],
+        ["baseline", "none: no model was pushed before"],
         ["model", "serving/17"],
         ["log", str(the_log(config))],
     ]
