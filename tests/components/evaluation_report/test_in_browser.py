@@ -154,6 +154,30 @@ def test_nothing_is_wider_than_the_window_and_text_stands_out(browser, file, scr
     page.screenshot(screenshots / f"report-{width}-{scheme}.png")
 
 
+def test_tables_can_be_read_on_a_phone(browser, file):
+    page = browser.open(file, width=390)
+    names = "[...document.querySelectorAll('.scroll tbody th')].filter((name) => name.offsetWidth)"
+    assert page.evaluate(f"{names}.length") == 5 + 25 + 2 + 2  # metrics, slices, collisions, drift
+    assert page.evaluate(f"Math.min(...{names}.map((name) => name.offsetWidth))") >= 120
+    head = "document.querySelector('.figures thead th:nth-child(4)')"
+    assert page.evaluate(f"{head}.textContent") == "Difference"
+    assert page.evaluate(f"{head}.getBoundingClientRect().right") <= 390
+    # The slices' is reached by scrolling, and the names stay in sight.
+    page.evaluate("document.querySelector('#slice-table').parentElement.scrollLeft = 1000, 0")
+    left, right = (
+        page.evaluate(
+            f"document.querySelector('#slice-table tbody tr > :nth-child({number})').getBoundingClientRect().{end}"
+        )
+        for number, end in ((1, "left"), (5, "right"))
+    )
+    assert left >= 0
+    assert right <= 390
+    assert (
+        page.evaluate("getComputedStyle(document.querySelector('#slice-table th')).backgroundColor")
+        == "rgb(255, 255, 255)"
+    )
+
+
 def _contrast(one, other):
     """Contrast of two colours by WCAG 2."""
 
