@@ -13,17 +13,22 @@ from tests.components.evaluation import impressions as drawn
 NOTEBOOK = pathlib.Path(__file__).parents[2] / "notebooks" / "inspect_evaluation.ipynb"
 
 
+def _evaluate(folder, config, baselines):
+    """Fills the folder of a pipeline with an evaluation for each number, some with a baseline."""
+    home = folder / "root" / "Evaluator" / "evaluation"
+    home.mkdir(parents=True)
+    for number, has_baseline in baselines.items():
+        impressions = drawn.draw_impressions(800, seed=number)
+        made, _ = drawn.evaluate(impressions, config, folder / f"run{number}", has_baseline=has_baseline)
+        shutil.copytree(made.uri, home / str(number))
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The folder of a pipeline with two evaluations, the second with a baseline."""
     folder = tmp_path_factory.mktemp("runs")
-    home = folder / "root" / "Evaluator" / "evaluation"
     config = EvaluationConfig(slices=(("genre",), ("time_of_day",)), min_auc=0.99)
-    for number, has_baseline in ((9, False), (10, True)):  # 10 is newer than 9, which its text is not
-        impressions = drawn.draw_impressions(800, seed=number)
-        made, _ = drawn.evaluate(impressions, config, folder / f"run{number}", has_baseline=has_baseline)
-        home.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(made.uri, home / str(number))
+    _evaluate(folder, config, {9: False, 10: True})  # 10 is newer than 9, which its text is not
     return folder
 
 
@@ -53,6 +58,17 @@ def test_the_notebook_shows_metrics_slices_and_plots_and_compares_two_runs(runs)
     pictures = [data["image/svg+xml"] for data in told if "image/svg+xml" in data]
     assert len(pictures) == 4 + 2
     assert all(picture.startswith("<svg") for picture in pictures)
+
+
+def test_the_notebook_runs_on_evaluations_without_slices_and_baseline(tmp_path):
+    _evaluate(tmp_path, EvaluationConfig(), {1: False, 2: False})
+    outputs = _run(tmp_path)
+    assert not [output for output in outputs if output.output_type == "error"]
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "1 slices; validated: True" in text
+    assert "There is no slice with an interval to draw" in text
+    pictures = [output for output in outputs if "image/svg+xml" in output.get("data", {})]
+    assert len(pictures) == 4  # the curves
 
 
 def test_the_notebook_is_committed_without_outputs():
