@@ -23,7 +23,14 @@ import yaml
 from components.evaluation_report.charts import VEGA_LITE
 from components.evaluation_report.curve_plots import curve_charts
 from components.evaluation_report.metrics import find_metric
-from components.evaluation_report.slice_plots import AXES_HEIGHT, ROW_HEIGHT, importance_charts, size_chart, slice_chart
+from components.evaluation_report.slice_plots import (
+    AXES_HEIGHT,
+    LINE_HEIGHT,
+    ROW_HEIGHT,
+    importance_charts,
+    size_chart,
+    slice_chart,
+)
 from components.evaluation_report.time_plots import history_charts, training_charts
 
 ALL = "all impressions"
@@ -48,13 +55,14 @@ def render(report: Mapping[str, Any]) -> str:
         charts |= importance_charts(report["importance"]["fields"])
     page_data = {
         "charts": charts,
-        "slice_chart": slice_chart(("candidate", "baseline")),
+        "slice_chart": slice_chart(("candidate", "baseline") if report["baseline"] else ("candidate",)),
         "difference_chart": slice_chart(("difference",)),
         "size_chart": size_chart(),
         "metrics": [dataclasses.asdict(row["metric"]) for row in rows],
         "overall": {model: overall[model] for model in ("candidate", "baseline", "difference")},
         "has_baseline": bool(report["baseline"]),
         "row_height": ROW_HEIGHT,
+        "line_height": LINE_HEIGHT,
         "axes_height": AXES_HEIGHT,
         "slices": slices,
     }
@@ -100,6 +108,7 @@ def slice_label(key: Sequence[Sequence[str]]) -> str:
 def _slice_row(part: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "label": slice_label(part["slice"]),
+        "lines": [slice_label([pair]) for pair in part["slice"]],
         "columns": f" {_TIMES} ".join(column for column, _ in part["slice"]),
         **{name: part[name] for name in ("num_examples", "candidate", "baseline", "difference")},
     }

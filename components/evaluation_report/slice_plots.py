@@ -8,23 +8,34 @@ from typing import Any
 from components.evaluation_report import charts
 from components.evaluation_report.charts import Spec, quantitative, tooltip
 
-ROW_HEIGHT, AXES_HEIGHT = 26, 80  # in pixels; the latter with the legend
+ROW_HEIGHT, LINE_HEIGHT, AXES_HEIGHT = 26, 14, 80  # in pixels; the last with the legend
 
 _ZERO: Spec = {
     "data": {"values": [{"zero": 0}]},
     "mark": {"type": "rule", "stroke": "var(--muted)"},
     "encoding": {"x": {"field": "zero", "type": "quantitative"}},
 }
-_SLICE_AXIS = {"title": None, "labelLimit": 170, "grid": False, "domain": False, "ticks": False}
+_LINES = r"split(datum.label, '\n')"
+_SLICE_AXIS = {
+    "title": None,
+    "labelLimit": 170,
+    "labelExpr": _LINES,
+    "labelLineHeight": LINE_HEIGHT,
+    "labelOffset": {"expr": f"-{LINE_HEIGHT / 2} * (length({_LINES}) - 1)"},  # Vega puts the first line at the row
+    "grid": False,
+    "domain": False,
+    "ticks": False,
+}
 
 
 def slice_chart(models: Sequence[str]) -> Spec:
     """Returns the plot of a metric against the slices, each with its interval; the page puts the rows in.
 
     Args:
-        models: What is beside each other: `candidate` and `baseline`, or their `difference`.
+        models: What is beside each other: `candidate` and, where there is one, `baseline`; or their `difference`.
 
-    A row has `label`, `model`, `examples`, `value`, `low`, `high` and `overall`, the metric of all impressions.
+    A row has `label`, `lines` (the label with a line for each column), `model`, `examples`, `value`, `low`, `high` and
+    `overall`, the metric of all impressions.
     """
     tips = tooltip(
         ("label", "Slice", ""),
@@ -34,7 +45,7 @@ def slice_chart(models: Sequence[str]) -> Spec:
         ("low", "95% from", ".4f"),
         ("high", "to", ".4f"),
     )
-    position: Spec = {"y": {"field": "label", "type": "nominal", "sort": None, "axis": _SLICE_AXIS}}
+    position: Spec = {"y": {"field": "lines", "type": "nominal", "sort": None, "axis": _SLICE_AXIS}}
     colors = {"range": ["var(--candidate)", "var(--baseline)"][: len(models)]}
     color: Spec = {"field": "model", "type": "nominal", "scale": {"domain": list(models)} | colors}
     if len(models) == 1:
@@ -47,7 +58,7 @@ def slice_chart(models: Sequence[str]) -> Spec:
     value = {"x": quantitative("value", "dashed: all impressions", nice=True)}
     offset = {"field": "model", "type": "nominal", "scale": {"domain": list(models)}}
     layers = charts.interval(position, value, "low", "high", color, tips, yOffset=offset)
-    layers += [] if len(models) > 1 else [_ZERO]
+    layers += [_ZERO] if "difference" in models else []
     return charts.chart([overall, *layers], None)
 
 

@@ -82,11 +82,12 @@ def _over_runs(runs: Sequence[Mapping[str, Any]], name: str) -> Spec:
     domain = ["pushed", "rolled back", "blessed", "not blessed"]
     states = {"domain": domain, "range": ["var(--good)", "var(--muted)", "var(--candidate)", "var(--bad)"]}
     shapes = {"domain": domain, "range": ["diamond", "diamond", "circle", "cross"]}
-    # UTC, as in the rest of the page.
-    axis = {"title": "evaluated at, UTC"}
+    # UTC and 24 hours, as in the rest of the page.
+    axis = {"title": "evaluated at, UTC", "format": {"hours": "%H:%M", "minutes": "%H:%M"}}
     position = {"x": {"field": "made_at", "type": "temporal", "scale": {"type": "utc"}, "axis": axis}}
     value = {"y": quantitative("value", title)}
-    color = {"field": "state", "type": "nominal", "scale": states}
+    # Two states in a row: four are wider than a phone.
+    color = {"field": "state", "type": "nominal", "scale": states, "legend": {"columns": 2}}
     line = {"mark": {"type": "line", "stroke": "var(--muted)", "strokeWidth": 1}, "encoding": {**position, **value}}
     points = charts.interval(position, value, "low", "high", color, tips)
     points[1]["encoding"]["shape"] = {"field": "state", "type": "nominal", "scale": shapes}

@@ -130,7 +130,8 @@ async function showSlices({ slices, metrics, overall, has_baseline: hasBaseline 
         if (!of || of.value === null) return [];
         const { value, low, high } = of;
         const all = overall[model][state.metric].value;
-        return [{ label: slice.label, model, examples: slice.num_examples, value, low: low ?? value, high: high ?? value, overall: all }];
+        const lines = slice.lines.join("\n");
+        return [{ label: slice.label, lines, model, examples: slice.num_examples, value, low: low ?? value, high: high ?? value, overall: all }];
       }),
     );
   }
@@ -151,7 +152,8 @@ async function showSlices({ slices, metrics, overall, has_baseline: hasBaseline 
     byId("slice-title").textContent = `${metric().label} by slice`;
     byId("size-title").textContent = `${metric().label} by number of examples`;
     const first = rows.slice(0, ROWS);
-    const height = data.row_height * first.length + data.axes_height;
+    const more = Math.max(1, ...first.map(({ lines }) => lines.length)) - 1; // lines of a label
+    const height = (data.row_height + data.line_height * more) * first.length + data.axes_height;
     const models = hasBaseline ? ["candidate", "baseline"] : ["candidate"];
     const order = state.sort === "worst" ? ", the worst first by the better end of the interval" : ", as the table is sorted";
     byId("slice-caption").textContent = `The first ${first.length} slices${order}, with 95% intervals.`;

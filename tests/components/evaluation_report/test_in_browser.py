@@ -222,16 +222,56 @@ def test_a_single_epoch_is_seen(browser, tmp_path):
     assert "0.66" in labels
 
 
-def test_the_history_renders(browser, tmp_path, screenshots):
+@pytest.mark.parametrize("has_baseline", [True, False])
+def test_crossed_slices_are_told_apart_in_the_plots(browser, tmp_path, has_baseline):
+    report = json.loads(
+        make_report(
+            invented.evaluation(8, has_baseline=has_baseline), invented.context(has_baseline=has_baseline)
+        ).to_json()
+    )
+    for part in report["slices"][1:]:
+        part["slice"] = [["device", "web"], ["time_of_day", part["slice"][0][1]]]
+    file = tmp_path / "crossed.html"
+    file.write_text(render(report), encoding="utf-8")
+    page = browser.open(file)
+    for chart in ("slice-chart", "difference-chart") if has_baseline else ("slice-chart",):
+        labels = f"[...document.querySelectorAll('#{chart} .role-axis-label text')].map((label) => label.textContent)"
+        found = [label for label in page.evaluate(labels) if "device" in label]
+        assert sorted(found) == [f"device = webtime_of_day = genre {n}" for n in range(8)]
+    legends = page.evaluate("document.querySelectorAll('#slice-chart .role-legend-label text').length")
+    assert legends == (2 if has_baseline else 0)
+
+
+def _history(tmp_path, *made):
+    """The file of a history: an evaluation for each moment and state."""
     runs = [
-        {"made_at": f"2026-11-0{day}T10:00:00+00:00", "run_id": f"run {day}", "state": state,
-         "days": [f"2026-11-0{day}"], "failures": [],
-         "metrics": {"auc": {"value": 0.7 + day / 100, "low": 0.69, "high": 0.8}}, "report": None}
-        for day, state in ((1, "pushed"), (2, "not blessed"), (3, "blessed"))
+        {"made_at": f"{moment}:00+00:00", "run_id": f"run {number}", "state": state,
+         "days": [moment[:10]], "failures": [],
+         "metrics": {"auc": {"value": 0.7 + number / 100, "low": 0.69, "high": 0.8}}, "report": None}
+        for number, (moment, state) in enumerate(made, start=1)
     ]  # fmt: skip
     file = tmp_path / "history.html"
     file.write_text(render_history("movielens", runs), encoding="utf-8")
-    page = browser.open(file)
+    return file
+
+
+def test_the_history_has_hours_up_to_24_and_its_legend_has_room_on_a_phone(browser, tmp_path):
+    page = browser.open(
+        _history(tmp_path, ("2026-11-01T11:25", "pushed"), ("2026-11-01T14:25", "not blessed")), width=390
+    )
+    labels = page.evaluate("[...document.querySelectorAll('.role-axis-label text')].map((label) => label.textContent)")
+    assert "14:00" in labels
+    legend = page.evaluate(
+        "[...document.querySelectorAll('.role-legend-label text')].map((label) => "
+        "[label.textContent, label.closest('svg').getBoundingClientRect().right - label.getBoundingClientRect().right])"
+    )
+    assert [text for text, _ in legend] == ["pushed", "rolled back", "blessed", "not blessed"]
+    assert min(room for _, room in legend) >= 0
+
+
+def test_the_history_renders(browser, tmp_path, screenshots):
+    made = zip((1, 2, 3), ("pushed", "not blessed", "blessed"), strict=True)
+    page = browser.open(_history(tmp_path, *((f"2026-11-0{day}T10:00", state) for day, state in made)))
     assert page.complaints() == []
     assert page.evaluate("document.querySelectorAll('.chart svg .mark-symbol.role-mark path').length") == 3
     page.screenshot(screenshots / "history.png")

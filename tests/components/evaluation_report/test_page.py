@@ -85,11 +85,16 @@ def test_a_difference_is_better_only_where_its_whole_interval_is():
     assert said["Calibration"] == []
 
 
-def test_without_a_baseline_there_is_no_comparison():
+def test_without_a_baseline_there_is_no_comparison(read_data):
     page = render(_report(has_baseline=False))
     assert "no blessed model to compare with" in page
     assert "<th>Difference</th>" not in page
     assert "difference-chart" not in page.partition("</main>")[0]
+    assert "dashed: the baseline" not in page
+    assert "dashed: the baseline" in render(_report())
+    plot = json.dumps(read_data(page)["slice_chart"])
+    assert "baseline" not in plot
+    assert '"field": "zero"' not in plot  # that line is the differences'
 
 
 def test_numbers_that_are_not_finite_are_null_and_shown_as_missing():
