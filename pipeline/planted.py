@@ -208,7 +208,9 @@ def _draw_numbers(feature: NumericFeature, count: int, generator: np.random.Gene
     else:
         values = np.exp(1 + generator.standard_normal(count, np.float32))
         values = values + low if math.isfinite(low) else np.minimum(values, high)
-    return np.floor(values).astype(np.int64) if feature.dtype == "int64" else values.astype(np.float32)
+    if feature.dtype == "int64":
+        return np.maximum(np.floor(values), np.ceil(low)).astype(np.int64)
+    return values.astype(np.float32)
 
 
 def _standardized(feature: NumericFeature, values: Array) -> Array:

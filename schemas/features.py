@@ -129,8 +129,8 @@ class NumericFeature:
         normalization: See above. Statistics are those of the training split.
         dtype: Type of the raw number.
         num_buckets: Number of quantile buckets, for `quantile_buckets` only.
-        minimum: Least value that the schema gate lets through.
-        maximum: Greatest value that the schema gate lets through.
+        minimum: Least value that the schema gate lets through; of an int64 rounded up.
+        maximum: Greatest value that the schema gate lets through; of an int64 rounded down.
         min_presence: Share of the impressions that must have the number, in [0, 1].
     """
 
@@ -155,6 +155,21 @@ class NumericFeature:
         _require(
             self.minimum <= self.maximum,
             f"{self.name}: minimum {self.minimum} is above maximum {self.maximum}",
+        )
+        if self.dtype == "int64":
+            self._check_whole()
+
+    def _check_whole(self) -> None:
+        """Sees to it that the bounds fit an int64 and leave one between them."""
+        bounds = {"minimum": self.minimum, "maximum": self.maximum}
+        for which, bound in bounds.items():
+            _require(
+                math.isinf(bound) or -(2**63) <= bound < 2**63,
+                f"{self.name}: {which} {bound} is not in the range of an int64, [-2^63, 2^63 - 1]",
+            )
+        _require(
+            any(map(math.isinf, bounds.values())) or math.ceil(self.minimum) <= math.floor(self.maximum),
+            f"{self.name}: there is no whole number from minimum {self.minimum} to maximum {self.maximum}",
         )
 
 

@@ -119,9 +119,9 @@ def _add_range(entry: schema_pb2.Feature, feature: NumericFeature) -> None:
     domain = entry.int_domain if feature.dtype == "int64" else entry.float_domain
     domain.SetInParent()
     if math.isfinite(feature.minimum):
-        domain.min = int(feature.minimum) if feature.dtype == "int64" else feature.minimum
+        domain.min = math.ceil(feature.minimum) if feature.dtype == "int64" else feature.minimum
     if math.isfinite(feature.maximum):
-        domain.max = int(feature.maximum) if feature.dtype == "int64" else feature.maximum
+        domain.max = math.floor(feature.maximum) if feature.dtype == "int64" else feature.maximum
 
 
 def main() -> None:

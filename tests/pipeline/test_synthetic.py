@@ -59,6 +59,14 @@ def test_the_summary_is_of_what_is_there(written):
     assert json.loads((folder / "_SUCCESS").read_text())["bayes_auc"] == log.bayes_auc
 
 
+def test_an_int64_is_within_bounds_that_are_not_whole(tmp_path):
+    bounded = NumericFeature("age", dtype="int64", minimum=1.9, maximum=3.2)
+    spec = FeatureSpec("s", (IdFeature("user", 100), bounded), timestamp="time")
+    write_synthetic_log(tmp_path / "log", spec, num_rows=1_000, num_days=1, seed=1)
+    (day,) = _read(tmp_path / "log")
+    assert set(day["age"].to_pylist()) == {2, 3}
+
+
 def test_columns_are_as_the_spec_has_them(written):
     day = _read(written[1])[1]
     assert set(day.column_names) == {"user", "item", "seen", "gender", "age", "price", "clicked", "time", "weight"}

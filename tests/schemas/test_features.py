@@ -39,6 +39,18 @@ BAD_FEATURES = {
     ),
     "buckets of a z-score": (lambda: NumericFeature("a", num_buckets=3), "num_buckets goes with .* quantile_buckets"),
     "empty range": (lambda: NumericFeature("a", minimum=2, maximum=1), "a: minimum 2 is above maximum 1"),
+    "maximum beyond int64": (
+        lambda: NumericFeature("a", dtype="int64", maximum=2.0**63),
+        r"a: maximum 9.2\d*e\+18 is not in the range of an int64, \[-2\^63, 2\^63 - 1\]",
+    ),
+    "minimum beyond int64": (
+        lambda: NumericFeature("a", dtype="int64", minimum=-1e19),
+        r"a: minimum -1e\+19 is not in the range of an int64",
+    ),
+    "no whole number": (
+        lambda: NumericFeature("a", dtype="int64", minimum=1.2, maximum=1.8),
+        "a: there is no whole number from minimum 1.2 to maximum 1.8",
+    ),
     "name of no signature's input": (
         lambda: FeatureSpec("s", (IdFeature("pa\u00eds", 10),)),
         r"s: the column name 'pa\u00eds' is not one that .*: ASCII letters, .* log\.columns says what",

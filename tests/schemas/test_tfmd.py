@@ -51,6 +51,16 @@ def test_schema_of_each_kind_of_feature():
     assert not any(feature.HasField("shape") for feature in make_schema(spec).feature)
 
 
+@pytest.mark.parametrize(
+    ("minimum", "maximum", "least", "greatest"),
+    [(1.9, 5.9, 2, 5), (-1.9, -0.1, -1, -1), (-(2**63), 2**63 - 1, -(2**63), 2**63 - 1)],
+)
+def test_bounds_of_an_int64_are_the_whole_numbers_between(minimum, maximum, least, greatest):
+    spec = FeatureSpec("s", (NumericFeature("age", dtype="int64", minimum=minimum, maximum=maximum),))
+    domain = features_in(make_schema(spec), SERVING)["age"].int_domain
+    assert (domain.min, domain.max) == (least, greatest)
+
+
 def test_schema_text_can_be_read_back():
     assert text_format.Parse(schema_text(MOVIELENS), schema_pb2.Schema()) == make_schema(MOVIELENS)
 
