@@ -50,7 +50,8 @@ def render(report: Mapping[str, Any]) -> str:
     slices = [_slice_row(part) for part in report["slices"] if part["slice"]]
     charts = curve_charts(report["curves"])
     if report["training"]:
-        charts |= training_charts(report["training"])
+        settings = report["config"].get("training", {})
+        charts |= training_charts(report["training"], is_sampled=settings.get("negative_sampling_rate", 1) < 1)
     if report["importance"]:
         charts |= importance_charts(report["importance"]["fields"])
     page_data = {

@@ -12,18 +12,21 @@ from components.evaluation_report.metrics import find_metric
 _MOST_TICKS = 12
 
 
-def training_charts(training: Mapping[str, Any]) -> dict[str, Spec]:
+def training_charts(training: Mapping[str, Any], *, is_sampled: bool = False) -> dict[str, Spec]:
     """Returns the charts of a training's epochs: `loss`, `auc` and `terms`.
 
     Args:
         training: The `TrainingLog`, as in `report.json`.
+        is_sampled: Whether impressions without a click were left out of the training. The click rate of what is left is
+            another one, so that its loss cannot stand beside that of the eval split: it has a chart, `training_loss`.
     """
+    trained, measured = {"loss": "training split"}, {"val_log_loss": "eval split"}
     groups = {
-        "loss": {"loss": "training split", "val_log_loss": "eval split"},
+        **({"loss": measured, "training_loss": trained} if is_sampled else {"loss": trained | measured}),
         "auc": {"val_auc": "eval split"},
         "terms": {"val_linear": "linear", "val_fm": "FM", "val_deep": "deep"},
     }
-    titles = {"loss": "log loss", "auc": "AUC", "terms": "mean magnitude, in logits"}
+    titles = {"loss": "log loss", "training_loss": "log loss", "auc": "AUC", "terms": "mean magnitude, in logits"}
     return {name: _epochs(training, group, titles[name]) for name, group in groups.items()}
 
 
@@ -48,7 +51,7 @@ def _epochs(training: Mapping[str, Any], figures: Mapping[str, str], title: str)
         "mark": {"type": "rule", "stroke": "var(--muted)", "strokeDash": [4, 4]},
         "encoding": {"x": {"field": "epoch", "type": "quantitative"}},
     }
-    lines = charts.lines(x, quantitative("value", title, ".4~g"), color, tips, dots=True)
+    lines = charts.lines(x, quantitative("value", title, ".6~g"), color, tips, dots=True)
     return charts.chart([best, *lines], rows, height=200)
 
 

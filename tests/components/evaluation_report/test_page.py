@@ -115,6 +115,25 @@ def test_what_it_was_trained_on_is_told():
     assert "the best by AUC on the eval split. Cold start: there is no earlier blessed model.</p>" in page
 
 
+@pytest.mark.parametrize(
+    ("rate", "curves", "caption"),
+    [
+        (1.0, {"loss": {"training split", "eval split"}}, "Apart where the model learns by heart."),
+        (0.5, {"loss": {"eval split"}, "training_loss": {"training split"}}, "not to be compared with the log loss"),
+    ],
+)
+def test_the_loss_on_sampled_impressions_is_not_beside_that_of_the_eval_split(read_data, rate, curves, caption):
+    page = render(_report(config={"training": {"negative_sampling_rate": rate}}))
+    charts = read_data(page)["charts"]
+    assert {
+        name: {row["what"] for row in charts[name]["data"]["values"]}
+        for name in ("loss", "training_loss")
+        if name in charts
+    } == curves
+    captions = ("Apart where the model learns by heart.", "not to be compared with the log loss")
+    assert [text for text in captions if text in page] == [caption]
+
+
 def test_the_fields_stand_in_the_order_of_what_each_metric_loses_without_them(read_data):
     page = render(_report())
     assert '<a href="#fields">' in page
