@@ -237,7 +237,11 @@ class DeepFM(keras.Model):
         for metric in self.metrics:
             if metric.name == "loss":  # of the replica's examples; `loss` is the replica's share of the mean
                 of_replica = loss * tf.distribute.get_strategy().num_replicas_in_sync
-                metric.update_state(of_replica, sample_weight=tf.shape(y)[0])
+                size = total = tf.cast(tf.shape(y)[0], tf.float32)
+                if sample_weight is not None:  # a mean by weight, as what is measured after the epoch
+                    total = tf.reduce_sum(sample_weight)
+                    of_replica = tf.math.divide_no_nan(of_replica * size, total)
+                metric.update_state(of_replica, sample_weight=total)
         return dict(self.compute_metrics(x, y, y_pred, sample_weight))
 
     def _check(self, loss: tf.Tensor, x: Mapping[str, tf.Tensor], y: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:

@@ -237,6 +237,19 @@ def test_weights_count_as_copies_do():
     assert auc(labels, logits, weights) != pytest.approx(auc(labels, logits))
 
 
+def test_the_training_loss_is_a_mean_by_weight_as_the_eval_splits_is(tmp_path):
+    spec = FeatureSpec("s", (NumericFeature("x"),))
+    generator = np.random.default_rng(0)
+    xs, weight = generator.normal(size=[100, 1]).astype(np.float32), generator.exponential(5, 100).astype(np.float32)
+    label = np.float32(xs > generator.normal(size=[100, 1]))
+    batches = tf.data.Dataset.from_tensor_slices(({"numbers": xs}, label, weight)).batch(32)
+    model = model_fn(spec, ModelConfig(hidden_units=(4,)), seed=1)
+    config = TrainingConfig(max_epochs=1, learning_rate=1e-9)  # so that the loss before and after the steps is one
+    history = train(model, batches, batches, config, str(tmp_path)).history
+    assert history["val_log_loss"][0] != pytest.approx(np.log(2), rel=1e-3)
+    assert history["loss"] == pytest.approx(history["val_log_loss"], rel=1e-5)
+
+
 def test_an_example_of_weight_zero_is_not_learned_from(tmp_path):
     features = {"numbers": np.float32([-1, 1, -2, 2] * 50)[:, None]}
     label, weight = np.float32([0, 1, 1, 0] * 50)[:, None], np.float32([1, 1, 0, 0] * 50)
