@@ -93,10 +93,11 @@ def add_commands(main: click.Group) -> None:
             directory = pathlib.Path(model) if model != "latest" else _latest(settings)
             check_beam(settings.beam, {"--input": str(log), "--out": str(out), "the model": str(directory)})
         silence_tensorflow()
+        from pipeline.lock import LockedError
         from pipeline.predict import ModelError
         from pipeline.score import ScoreError, score_log
 
-        with one_line(LogError, ModelError, ScoreError, OSError):
+        with one_line(LogError, LockedError, ModelError, ScoreError, OSError):
             scored = score_log(settings, log, out, directory)
         click.echo(f"{scored.rows:,} rows scored with {directory}, in {out}")
         if scored.bad_rows:

@@ -1,4 +1,4 @@
-"""One process at a time may run a pipeline, or roll it back, on this machine."""
+"""One process at a time may run a pipeline, roll it back, or write a folder of scores, on this machine."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class LockedError(RuntimeError):
 
 @contextlib.contextmanager
 def hold_lock(home: pathlib.Path) -> Iterator[int]:
-    """Holds the lock of a pipeline.
+    """Holds the lock of a pipeline, or of another folder.
 
     The kernel's lock on the file counts, not the file: it is gone with the last process that has it, however that ends,
     so there is no stale lock to remove. What is written in the file only tells others who holds it.
 
     Args:
-        home: The pipeline's folder, which exists.
+        home: The folder, which exists.
 
     Yields:
         The file descriptor, to hand on to a child process that shall hold the lock as long as it lives.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import glob
 import os
 import pathlib
 import shutil
 import uuid
+from collections.abc import Iterator
+from types import FrameType
+from typing import NoReturn
 
 import apache_beam as beam
 
@@ -23,8 +28,10 @@ from components.impression_log_example_gen.log import LogError, find_days, find_
 from components.impression_log_example_gen.portions import Portion, cut, whole
 from pipeline.beam import beam_args
 from pipeline.config import PipelineConfig
+from pipeline.lock import LockedError, hold_lock
 from pipeline.predict import Model, ModelError, load_model
 from pipeline.score_portion import ScorePortion
+from pipeline.signals import ended_by_signals
 from schemas.features import FeatureSpec, load_spec
 from schemas.tfmd import SERVING, features_in, make_schema
 
@@ -73,9 +80,7 @@ def score_log(config: PipelineConfig, log: pathlib.Path, out: pathlib.Path, mode
     spec = load_spec(config.features)
     _check_features(load_model(model), spec, model)
     portions = plan(log)
-    unfinished = out.absolute().parent / f".{out.name}.{uuid.uuid4().hex}"
-    unfinished.mkdir(parents=True)
-    try:
+    with _unfinished_folder(out.absolute()) as unfinished:
         outcome = _score_portions(config, spec, portions, ScorePortion.for_log(config, spec, log, unfinished, model))
         done = unfinished / "done"
         done.mkdir()
@@ -93,8 +98,32 @@ def score_log(config: PipelineConfig, log: pathlib.Path, out: pathlib.Path, mode
             os.rename(path, done / f"part-{index:05d}-of-{len(shards):05d}.parquet")
         os.rename(done, out)
         return Scored(num_rows, counts.rows, counts.top())
+
+
+@contextlib.contextmanager
+def _unfinished_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a new hidden folder beside `out`, which is gone at the end; what killed processes have left of it, too."""
+    for left in out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 32}"):
+        with contextlib.suppress(LockedError), hold_lock(left):
+            shutil.rmtree(left, ignore_errors=True)
+    name = uuid.uuid4().hex
+    unlocked, unfinished = out.with_name(f".{name}.{out.name}"), out.with_name(f".{out.name}.{name}")
+
+    def remove() -> None:
+        for folder in (unlocked, unfinished):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def leave(number: int, _: FrameType | None) -> NoReturn:
+        remove()
+        os._exit(128 + number)  # at an exception Beam would wait until its workers are done
+
+    unlocked.mkdir(parents=True)
+    try:
+        with hold_lock(unlocked), ended_by_signals(leave):
+            unlocked.rename(unfinished)  # now that others who find it see that it is in use
+            yield unfinished
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        remove()
 
 
 def plan(log: pathlib.Path) -> list[Portion]:

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from rich.console import Console
 from rich.live import Live
@@ -25,6 +25,7 @@ from rich.text import Text
 
 from pipeline.config import PipelineConfig, config_to_json
 from pipeline.environment import training_environment
+from pipeline.signals import ended_by_signals
 from schemas.errors import one_line
 
 CHILD = (sys.executable, "-m", "pipeline.repeat")
@@ -75,7 +76,7 @@ def supervise(
     start = time.monotonic()
     progress = _Progress(console)
     progress.show(Text(f"  log: {log}", "dim"))
-    with log.open("wb") as log_file, _ended_by_signals(), progress:
+    with log.open("wb") as log_file, ended_by_signals(_leave), progress:
         read_fd, write_fd = os.pipe()
         with os.fdopen(read_fd, "rb", buffering=0) as events:
             with os.fdopen(write_fd, "wb"):
@@ -229,21 +230,9 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Makes SIGTERM and SIGHUP exit in an orderly way, like Ctrl-C, unless they are ignored (nohup)."""
-
-    def leave(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+def _leave(number: int, _: FrameType | None) -> NoReturn:
+    """Exits in an orderly way, like Ctrl-C."""
+    raise SystemExit(128 + number)
 
 
 def _unexplained(status: int, log: pathlib.Path) -> str | None:

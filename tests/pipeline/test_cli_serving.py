@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,6 +20,18 @@ from tests.small_model import make_rows
 ROOT = Path(pipeline.__file__).parents[1]
 ROWS = make_rows(5)
 CONFIG = "name: small\nfeatures: tests.small_model:SPEC\nlog: {columns: {item: sku}}\n"
+
+
+HANG = """
+import os, sys, time
+import tests
+from pipeline.cli import main
+from pipeline.score_portion import ScorePortion
+tests.__path__ = [os.environ["PYTHONPATH"] + "/tests"]  # some package of others has tests, too
+ScorePortion.__call__ = lambda work, portion: time.sleep(60)
+main(sys.argv[1:])
+"""
+SCORE = ["score", "--input", "log.jsonl", "--out", "scores"]
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +72,52 @@ def test_predict_answers_a_line_before_the_next_comes(small_model: Path) -> None
             assert next(iter(json.loads(process.stdout.readline()))) == answer
         process.stdin.close()
         assert process.wait() == 1
+
+
+@pytest.fixture
+def hang(home: Path) -> Iterator[Callable[[], tuple[subprocess.Popen[bytes], Path]]]:
+    """Starts a `ctr score` that does not end, and returns it with the folder that it writes."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> tuple[subprocess.Popen[bytes], Path]:
+        before = set(home.glob(".scores.*"))
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", HANG, *SCORE, "--config", "small.yaml"],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+        )
+        started.append(process)
+        while not (found := {folder.parent for folder in home.glob(".scores.*/*/")} - before):
+            assert process.poll() is None
+            time.sleep(0.05)
+        return process, found.pop()
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_score_that_is_told_to_end_leaves_nothing(
+    home: Path, hang: Callable[[], tuple[subprocess.Popen[bytes], Path]]
+) -> None:
+    before = sorted(home.iterdir())
+    process, _ = hang()
+    process.terminate()
+    assert process.wait(20) == 128 + signal.SIGTERM
+    assert sorted(home.iterdir()) == before
+
+
+def test_what_a_killed_score_has_left_is_removed_by_the_next_but_not_what_another_writes(
+    home: Path, hang: Callable[[], tuple[subprocess.Popen[bytes], Path]]
+) -> None:
+    _, running = hang()
+    killed, left = hang()
+    killed.kill()
+    killed.wait()
+    assert left.is_dir()
+    assert ctr(*SCORE).exit_code == 0
+    assert list(home.glob(".*")) == [running]
 
 
 def test_bad_rows_are_told() -> None:
