@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import errno
 import itertools
 import logging
+import os
 import pathlib
 import re
+import tempfile
 from collections.abc import Sequence
 
 EPOCH = datetime.date(1970, 1, 1)
@@ -24,6 +27,19 @@ _SUFFIXES = "*.parquet, *.csv, *.jsonl, *.json or *.tfrecord, each also with .gz
 
 class LogError(ValueError):
     """An impression log that cannot be used; the message is one sentence that names the place and the remedy."""
+
+
+def unreadable(file: pathlib.Path, error: OSError) -> LogError:
+    """Returns the error of a file that the system could not read, whatever is in it."""
+    if isinstance(error, FileNotFoundError) and not os.path.lexists(file):
+        return LogError(f"{file} has been removed since the run began: run again")
+    number = error.errno or 0
+    remedy = "mend that"
+    if number in (errno.EACCES, errno.EPERM):
+        remedy = "let the run's user read it"
+    elif number in (errno.ENOSPC, errno.EDQUOT):  # what is gzip is uncompressed there
+        remedy = f"make room in {tempfile.gettempdir()}"
+    return LogError(f"{file} could not be read ({os.strerror(number)}): {remedy}, and run again")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from components.impression_log_example_gen.log import Day, LogError, find_days, is_partitioned
+from components.impression_log_example_gen.log import Day, LogError, find_days, is_partitioned, unreadable
 
 if TYPE_CHECKING:
     from components.impression_log_example_gen.columns import Column
@@ -186,13 +186,19 @@ def fingerprint(files: Iterable[pathlib.Path], path: pathlib.Path) -> str:
     Contents, not times of modification: a log that was copied or written again the same is not ingested, and its model
     not trained, anew; and one that was changed under its old time is. It costs a read of the window, at a gigabyte or
     more of Parquet a second: about a hundredth of what ingesting the same window costs.
+
+    Raises:
+        LogError: A file has been removed, or the machine could not read it.
     """
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as content:
-            while chunk := content.read(_CHUNK_BYTES):
-                digest.update(chunk)
+        try:
+            digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
+            with file.open("rb") as content:
+                while chunk := content.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+        except OSError as error:
+            raise unreadable(file, error) from None
     return digest.hexdigest()
 
 

@@ -23,6 +23,8 @@ def read_parquet(file: pathlib.Path, names: list[str], start: int = 0, stop: int
         try:
             yield from _read_groups(parquet, names, start, stop)
         except (pa.ArrowException, OSError) as error:
+            if getattr(error, "errno", None) is not None:  # the system's, and not of what is in the file
+                raise
             raise CorruptFileError(str(error), num_rows) from None
 
 

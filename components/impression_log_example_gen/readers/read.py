@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import zlib
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from components.impression_log_example_gen.columns import Column
-from components.impression_log_example_gen.log import LogError, format_of, is_gzip
+from components.impression_log_example_gen.log import format_of, is_gzip, unreadable
 from components.impression_log_example_gen.readers.delimited import read_csv
 from components.impression_log_example_gen.readers.json_lines import read_json
 from components.impression_log_example_gen.readers.lines import Lines, open_text, read_blocks
@@ -32,10 +33,10 @@ def read_rows(
 
     Raises:
         CorruptFileError: The file cannot be read to its end.
-        LogError: It has been removed.
+        LogError: It has been removed, or the machine could not read it.
     """
     names = list(dict.fromkeys(column.source for column in columns))
-    try:
+    with _named_errors(file):
         match format_of(file):
             case "parquet":
                 yield from read_parquet(file, names, start, stop)
@@ -48,38 +49,58 @@ def read_rows(
                 from components.impression_log_example_gen.readers.tfrecord import read_tfrecord
 
                 yield from read_tfrecord(file)
-    except FileNotFoundError:
-        raise LogError(f"{file} has been removed since the run began: run again") from None
-    except _ERRORS as error:
-        raise CorruptFileError(" ".join(str(error).split()).rstrip(".")) from None
 
 
 def count_rows(file: pathlib.Path) -> int | None:
-    """Returns the number of rows that a Parquet file states; None where only reading the file can tell."""
+    """Returns the number of rows that a Parquet file states; None where only reading the file can tell.
+
+    Raises:
+        LogError: It has been removed, or the machine could not read it.
+    """
     if format_of(file) != "parquet" or is_gzip(file):
         return None
     try:
-        return count_parquet_rows(file)
-    except _ERRORS:
+        with _named_errors(file):
+            return count_parquet_rows(file)
+    except CorruptFileError:
         return None
 
 
 def has_rows(file: pathlib.Path) -> bool:
-    """Whether a file has rows. A corrupt file is taken to have some, so that the run that uses its day names it."""
+    """Whether a file has rows. A corrupt file is taken to have some, so that the run that uses its day names it.
+
+    Raises:
+        LogError: It has been removed, or the machine could not read it.
+    """
     is_parquet, is_csv = (format_of(file) == name for name in ("parquet", "csv"))
     num_lines = 0
     try:
-        if is_parquet:
-            return count_parquet_rows(file) > 0
-        with open_text(file) as stream:
-            if format_of(file) == "tfrecord":
-                return bool(stream.read(1))
-            for _, block in read_blocks(stream):
-                lines = Lines(block, 1)
-                num_lines += len(lines)
-                # A header is no row. One with a carriage return in it is no header, but a corrupt file.
-                if num_lines > is_csv or (is_csv and num_lines and b"\r" in lines[0].rstrip(b"\r\n")):
-                    return True
-    except (*_ERRORS, CorruptFileError):
+        with _named_errors(file):
+            if is_parquet:
+                return count_parquet_rows(file) > 0
+            with open_text(file) as stream:
+                if format_of(file) == "tfrecord":
+                    return bool(stream.read(1))
+                for _, block in read_blocks(stream):
+                    lines = Lines(block, 1)
+                    num_lines += len(lines)
+                    # A header is no row. One with a carriage return in it is no header, but a corrupt file.
+                    if num_lines > is_csv or (is_csv and num_lines and b"\r" in lines[0].rstrip(b"\r\n")):
+                        return True
+    except CorruptFileError:
         return True
     return False
+
+
+@contextlib.contextmanager
+def _named_errors(file: pathlib.Path) -> Iterator[None]:
+    """Tells what is wrong with a file, CorruptFileError, from what is wrong with the machine, LogError.
+
+    The system's errors have a number; those of Arrow and gzip for what is in the file have none.
+    """
+    try:
+        yield
+    except _ERRORS as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise unreadable(file, error) from None
+        raise CorruptFileError(" ".join(str(error).split()).rstrip(".")) from None

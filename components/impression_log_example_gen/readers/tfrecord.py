@@ -21,16 +21,19 @@ def read_tfrecord(file: pathlib.Path) -> Iterator[Rows]:
 
     Raises:
         CorruptFileError: A record's checksum is wrong, or the file ends within a record.
+        OSError: It cannot be opened.
+        tf.errors.OpError: The machine could not read it.
     """
     decoder = ExamplesToRecordBatchDecoder()
     # Uncompressed before: TensorFlow takes a gzip stream that is cut off for one that ends there.
     with uncompressed(file) as path:
         start = 1
+        path.open("rb").close()  # Python's error says why not; TensorFlow's says in which function of its own, too
         try:
             for records in tf.data.TFRecordDataset(str(path)).batch(_BATCH_ROWS).as_numpy_iterator():
                 yield from _decode(decoder, records.tolist(), start)
                 start += len(records)
-        except tf.errors.OpError as error:
+        except tf.errors.DataLossError as error:
             raise CorruptFileError(error.message) from None
 
 

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
+import os
 import pathlib
 
 import pytest
+import tensorflow as tf
 
+from components.impression_log_example_gen.columns import Column
+from components.impression_log_example_gen.log import LogError
 from components.impression_log_example_gen.quarantine import estimate_rows
+from components.impression_log_example_gen.readers import tfrecord  # noqa: F401  which `_as_nobody` may not import
+from components.impression_log_example_gen.readers.read import count_rows, has_rows, read_rows
 
 
 @pytest.fixture
@@ -66,6 +73,67 @@ def test_a_corrupt_file_that_lies_in_several_portions_is_out_of_all(write, inges
     ingested = ingest()
     assert [row["item"] for row in ingested.train] == [[number] for number in range(4000)]
     assert [(pathlib.Path(row["file"]).name, row["rows"]) for row in ingested.bad] == [("b.parquet", 4000)]
+
+
+def _read(file):
+    return list(read_rows(file, (Column("item", "int64"),)))
+
+
+@pytest.mark.parametrize("use", [_read, has_rows])
+def test_a_full_disk_is_an_error_of_the_run_and_no_corrupt_file(use, write, rows, monkeypatch):
+    file = write("day=2026-01-01/a.parquet.gz", rows)
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", lambda: open("/dev/full", "wb"))  # noqa: SIM115
+    monkeypatch.setattr("tempfile.tempdir", "/full")
+    with pytest.raises(
+        LogError, match=r"a\.parquet\.gz could not be read \(No space .*\): make room in /full, and run"
+    ):
+        use(file)
+
+
+@contextlib.contextmanager
+def _as_nobody():
+    user = os.geteuid()
+    if not user:  # root reads what nobody may
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize(
+    ("use", "suffix"),
+    [(use, suffix) for use in (_read, has_rows) for suffix in (".parquet", ".parquet.gz", ".csv", ".tfrecord")]
+    + [(count_rows, ".parquet")],
+)
+def test_a_file_that_the_run_may_not_read_is_no_corrupt_file(use, suffix, write, rows):
+    file = write(f"day=2026-01-01/a{suffix}", rows)
+    file.chmod(0)
+    with (
+        _as_nobody(),
+        pytest.raises(LogError, match=rf"a{suffix} could not be read \(Permission denied\): let the run's user"),
+    ):
+        use(file)
+
+
+def test_a_page_that_the_disk_does_not_give_is_no_corrupt_file(write, rows, monkeypatch):
+    def fail(*_):
+        raise OSError(5, "Input/output error")  # as Arrow does
+
+    monkeypatch.setattr("components.impression_log_example_gen.readers.parquet._read_groups", fail)
+    with pytest.raises(
+        LogError, match=r"a\.parquet could not be read \(Input/output error\): mend that, and run again"
+    ):
+        _read(write("day=2026-01-01/a.parquet", rows))
+
+
+def test_what_tensorflow_cannot_read_for_another_reason_is_no_corrupt_file(write, rows, monkeypatch):
+    def fail(_):
+        raise tf.errors.UnknownError(None, None, "a.tfrecord; Input/output error")  # as it does
+
+    monkeypatch.setattr(tf.data, "TFRecordDataset", fail)
+    with pytest.raises(tf.errors.UnknownError, match=r"a\.tfrecord; Input/output error"):
+        _read(write("day=2026-01-01/a.tfrecord", rows))
 
 
 def test_a_corrupt_files_rows_are_estimated():

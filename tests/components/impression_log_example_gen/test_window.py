@@ -270,6 +270,18 @@ def test_fingerprint_is_the_same_for_a_copy_and_tells_files_apart(tmp_path):
     assert digest("log/day=2026-01-01", b"day=2026-01-01/1") != digest("log/day=2026-01-01", b"", b"")
 
 
+def test_a_file_that_cannot_be_read_any_more_is_named(log):
+    files = choose_window(log, 1, 1).files
+    files[-1].unlink()
+    with pytest.raises(LogError, match=rf"^{files[-1]} has been removed since the run began: run again$"):
+        fingerprint(files, log)
+    files[-1].symlink_to("nowhere")
+    with pytest.raises(
+        LogError, match=rf"^{files[-1]} could not be read \(No such file or directory\): mend that, and"
+    ):
+        fingerprint(files, log)
+
+
 def test_importing_it_imports_nothing_heavy():
     code = (
         "import sys, components.impression_log_example_gen.window\n"
