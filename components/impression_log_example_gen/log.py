@@ -5,6 +5,7 @@ This module imports neither TFX, TensorFlow, Beam nor Arrow, so that a command l
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import datetime
 import errno
@@ -88,7 +89,8 @@ def is_partitioned(path: pathlib.Path) -> bool:
 def find_days(path: pathlib.Path) -> tuple[Day, ...]:
     """Returns the days of a partitioned log that have files, oldest first; whether these have rows is not looked at.
 
-    Folders within a day's, as those of its hours, are part of it.
+    Folders within a day's, as those of its hours, are part of it. Links are followed; but what is in the log anyway is
+    used once, and not again for a link to it.
 
     Args:
         path: A folder with a `day=YYYY-MM-DD/` folder of files for each day.
@@ -96,12 +98,17 @@ def find_days(path: pathlib.Path) -> tuple[Day, ...]:
     Raises:
         LogError: A day's name is malformed, there is no day with files, or files are beside the days.
     """
-    entries = [(entry, _is_day(entry)) for entry in _entries(path)]
+    depth = len(path.parts)
+    files_of = {
+        name: tuple(files) for name, files in itertools.groupby(_find_all(path), lambda file: file.parts[depth])
+    }
     days = tuple(
-        Day(parse_day(entry.name[len(_PREFIX) :], str(entry)), _within(entry)) for entry, is_day in entries if is_day
+        Day(parse_day(entry.name[len(_PREFIX) :], str(path / entry.name)), files_of.pop(entry.name, ()))
+        for entry in _scan(path)
+        if _is_day(entry)
     )
-    beside = next((file for entry, is_day in entries if not is_day for file in _within(entry)), None)
-    if beside:
+    if files_of:  # what is in no day
+        beside = next(iter(files_of.values()))[0]
         raise LogError(
             f"{beside} is in no day=YYYY-MM-DD folder of the impression log {path}, which has such folders: move it "
             "into one, or, where it is no part of the log, let its name or its folder's begin with _"
@@ -123,7 +130,7 @@ def find_files(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
     Raises:
         LogError: A folder in it has such files: what they hold would be missing.
     """
-    files = _within(folder)
+    files = _find_all(folder)
     within = next((file for file in files if file.parent != folder), None)
     if within:
         raise LogError(
@@ -133,27 +140,53 @@ def find_files(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
     return files
 
 
-def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
-    return [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(("_", "."))]
+def _scan(folder: pathlib.Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted(
+            (entry for entry in entries if not entry.name.startswith(("_", "."))), key=lambda entry: entry.name
+        )
 
 
-def _within(path: pathlib.Path) -> tuple[pathlib.Path, ...]:
-    """Returns the files of known formats that a path is or has, at any depth."""
+def _find_all(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
+    """Returns the files of known formats in a folder, at any depth, sorted by name; each once, whatever links to it.
+
+    Links come last: what one leads to is found by its own name where it is in the folder too.
+    """
     files: list[pathlib.Path] = []
     others: list[pathlib.Path] = []
-    paths = [path]
-    while paths:
-        entry = paths.pop(0)
-        if entry.is_dir():
-            paths += _entries(entry)
+    known: list[pathlib.Path] = []
+    places: set[str] = set()  # of the folders and files that were found, without links
+    found = collections.deque([(folder, os.path.realpath(folder), True)])
+    links: collections.deque[tuple[pathlib.Path, str, bool]] = collections.deque()
+    while found or links:
+        path, place, is_folder = (found or links).popleft()
+        if not is_folder and not format_of(path):
+            others.append(path)
+        elif place in places:
+            known.append(path)
         else:
-            (files if format_of(entry) else others).append(entry)
+            places.add(place)
+            if not is_folder:
+                files.append(path)
+                continue
+            for entry in _scan(path):  # which, unlike a path, knows what it is without asking the file system again
+                inner = path / entry.name
+                if entry.is_symlink():
+                    links.append((inner, os.path.realpath(inner), inner.is_dir()))
+                else:
+                    found.append((inner, os.path.join(place, entry.name), entry.is_dir()))
     if others:
         _LOGGER.warning(
             "%s is no part of the log%s: its name ends in none of %s",
             others[0],
-            f", nor are {len(others) - 1} more beside it" if len(others) > 1 else "",
+            f", nor are {len(others) - 1} more" if len(others) > 1 else "",
             _SUFFIXES,
+        )
+    if known:
+        _LOGGER.warning(
+            "%s is in the log by another name, too%s, and used once",
+            known[0],
+            f", as are {len(known) - 1} more" if len(known) > 1 else "",
         )
     return tuple(sorted(files))
 
@@ -190,5 +223,5 @@ def find_gaps(days: Sequence[datetime.date]) -> list[str]:
     return gaps
 
 
-def _is_day(entry: pathlib.Path) -> bool:
+def _is_day(entry: pathlib.Path | os.DirEntry[str]) -> bool:
     return entry.name.startswith(_PREFIX) and entry.is_dir()

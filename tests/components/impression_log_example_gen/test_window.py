@@ -59,6 +59,53 @@ def test_folders_within_a_days_are_part_of_it(log):
     assert {day_name(file) for file in newest.files} == {"2026-01-10"}
 
 
+LINKS = {
+    "to a folder beside it": ("day=2026-01-02/latest", "hour=23"),
+    "that comes before what it leads to": ("day=2026-01-02/first", "hour=23"),
+    "to its own folder": ("day=2026-01-02/self", "."),
+    "to the log": ("day=2026-01-02/up", ".."),
+    "to another day": ("day=2025-12-31/next", "../day=2026-01-02"),
+    "to a file": ("day=2025-12-31/b.parquet", "../day=2026-01-02/hour=23/a.parquet"),
+    "beside the days": ("latest", "day=2026-01-02"),
+    "that is a day": ("day=2025-12-30", "day=2026-01-02"),
+}
+
+
+@pytest.mark.parametrize(("link", "target"), LINKS.values(), ids=LINKS.keys())
+def test_a_link_to_what_the_log_has_is_named_and_does_not_count_rows_twice(link, target, log, caplog):
+    _write(log / "day=2026-01-02/hour=23/a.parquet")
+    before = find_days(log)
+    (log / link).symlink_to(target)
+    assert find_days(log) == before
+    assert f"{log / link} is in the log by another name, too, and used once" in caplog.text
+
+
+def test_links_to_what_is_elsewhere_are_followed_each_file_once(tmp_path):
+    _write(tmp_path / "exports/3/hour=01/a.parquet")
+    for name in ("a", "b"):
+        _write(tmp_path / f"exports/files/{name}.parquet")
+    _write(tmp_path / "logs/_store/c")  # as Kubernetes' volumes and snapshots have it
+    log = tmp_path / "log"
+    log.symlink_to("logs")
+    (log / "day=2026-01-02").mkdir()
+    (log / "day=2026-01-03").symlink_to("../exports/3")
+    for name, target in (("a", "../../exports/files/a.parquet"), ("b", "a.parquet"), ("c", "../_store/c")):
+        (log / f"day=2026-01-02/{name}.parquet").symlink_to(target)
+    days = find_days(log)
+    assert [[str(file.relative_to(log)) for file in day.files] for day in days] == [
+        ["day=2026-01-02/a.parquet", "day=2026-01-02/c.parquet"],
+        ["day=2026-01-03/hour=01/a.parquet"],
+    ]
+
+
+def test_a_flat_logs_links_do_not_count_rows_twice(tmp_path):
+    _write(tmp_path / "log/b.parquet")
+    _write(tmp_path / "other/c.parquet")
+    for name, target in (("a.parquet", "b.parquet"), ("c.parquet", "../other/c.parquet"), ("self", ".")):
+        (tmp_path / "log" / name).symlink_to(target)
+    assert [file.name for file in find_files(tmp_path / "log")] == ["b.parquet", "c.parquet"]
+
+
 def test_what_is_beside_the_days_is_not_silently_left_out(log):
     _write(log / "late.parquet")
     with pytest.raises(LogError, match=r"late\.parquet is in no day=YYYY-MM-DD folder .*: move it into one, or"):
@@ -82,7 +129,7 @@ def test_files_of_other_formats_are_named(log, caplog):
     for name in ("part-1.parq", "part-2.parq"):
         (log / "day=2026-01-10" / name).write_text("")
     find_days(log)
-    assert "part-1.parq is no part of the log, nor are 1 more beside it: its name ends in none of" in caplog.text
+    assert "part-1.parq is no part of the log, nor are 1 more: its name ends in none of" in caplog.text
     assert caplog.records[0].levelname == "WARNING"
 
 
