@@ -149,8 +149,13 @@ class Server:
             message = f": {run.error.message}" if run.error and run.error.message else ""
             raise KubeflowError(f"the run has {run.state.lower()} {failed}{message}\n{self.link(run_id)}".strip())
 
-    def schedule(self, package: pathlib.Path, experiment: str, cron: str, parameters: Mapping[str, str]) -> str:
+    def schedule(
+        self, package: pathlib.Path, experiment: str, cron: str, parameters: Mapping[str, str]
+    ) -> tuple[str, list[str]]:
         """Starts a run again and again, never two at a time, and none for times that were missed.
+
+        The pipeline's other recurring runs, of whatever experiment, are disabled: all write to the same store and the
+        same serving folder.
 
         Args:
             package: See `upload`.
@@ -159,7 +164,10 @@ class Server:
             parameters: Values of pipeline parameters, as text.
 
         Returns:
-            The recurring run's id.
+            The recurring run's id, and the ids of those that were disabled for it.
+
+        Raises:
+            KubeflowError: Nothing is scheduled; or another one could not be disabled, and the message names it.
         """
         if len(cron.split()) != 6:
             raise KubeflowError(
@@ -168,6 +176,7 @@ class Server:
         values = read_parameters(package, parameters)
         pipeline_id, version_id = self.upload(package)
         experiment_id = self._experiment(experiment)
+        earlier = self._enabled(pipeline_id)
         with self._call("scheduling"):
             recurring = self._client.create_recurring_run(
                 experiment_id,
@@ -180,11 +189,33 @@ class Server:
                 version_id=version_id,
                 service_account=self._service_account,
             )
-        return str(recurring.recurring_run_id)
+        # After it, so that whatever fails, one goes on.
+        for index, other in enumerate(earlier):
+            left = ", ".join(earlier[index:])
+            with self._call(
+                f"recurring run {recurring.recurring_run_id} is there, but disabling {left}, which would run beside it,"
+            ):
+                self._client.disable_recurring_run(other)
+        return str(recurring.recurring_run_id), earlier
 
     def link(self, run_id: str) -> str:
         """Returns the page of a run in the UI."""
         return f"{self.host}/#/runs/details/{run_id}"
+
+    def _enabled(self, pipeline_id: str) -> list[str]:
+        """Returns the ids of a pipeline's recurring runs that are enabled."""
+        found: list[str] = []
+        token = ""
+        while True:
+            with self._call("looking for recurring runs"):
+                page = self._client.list_recurring_runs(page_token=token, page_size=100, namespace=self._namespace)
+            for recurring in page.recurring_runs or []:
+                version = recurring.pipeline_version_reference
+                if recurring.status == "ENABLED" and version and version.pipeline_id == pipeline_id:
+                    found.append(recurring.recurring_run_id)
+            token = page.next_page_token
+            if not token:
+                return found
 
     def _experiment(self, name: str) -> str:
         with self._call("looking for the experiment"):

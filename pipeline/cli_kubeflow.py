@@ -123,12 +123,15 @@ def add_commands(main: click.Group) -> None:
     def schedule(package: pathlib.Path, experiment: str, parameters: tuple[str, ...], cron: str) -> None:
         """Upload a package, and start a run of it again and again.
 
-        Never two at a time, and none for times that were missed. See `ctr kubeflow submit` for the server.
+        Never two at a time, and none for times that were missed. It takes the place of the pipeline's other recurring
+        runs, which are disabled. See `ctr kubeflow submit` for the server.
         """
         client = load("client")
         with one_line(client.KubeflowError):
-            recurring = client.Server().schedule(package, experiment, cron, _parameters(parameters, None))
+            recurring, earlier = client.Server().schedule(package, experiment, cron, _parameters(parameters, None))
         click.echo(f"recurring run {recurring}: {cron}")
+        if earlier:
+            click.echo(f"disabled, as it takes their place: {', '.join(earlier)}")
 
 
 def _parameters(words: Sequence[str], as_of: str | None) -> dict[str, str]:

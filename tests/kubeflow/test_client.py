@@ -48,7 +48,7 @@ class KfpStub(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.pipelines, self.versions, self.experiments = [], [], []
-        self.runs, self.recurring, self.uploads, self.refusals = [], [], [], {}
+        self.runs, self.recurring, self.recurring_states, self.uploads, self.refusals = [], [], [], [], {}
         self.states = [["RUNNING", {"Trainer": "RUNNING"}], ["SUCCEEDED", {"Trainer": "SUCCEEDED"}]]
 
     @property
@@ -117,7 +117,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 return {"run_id": "r1", "state": "PENDING"}
             case "POST", ["recurringruns"]:
                 server.recurring.append(_as("V2beta1RecurringRun", json.loads(body)))
-                return {"recurring_run_id": "rr1"}
+                added = {"recurring_run_id": f"rr{len(server.recurring)}", "status": "ENABLED"}
+                server.recurring_states.append(json.loads(body) | added)
+                return server.recurring_states[-1]
+            case "GET", ["recurringruns"]:
+                start = int(query.get("page_token", 0))  # a page has one, so that there are several
+                token = {"next_page_token": str(start + 1)} if start + 1 < len(server.recurring_states) else {}
+                return {"recurringRuns": server.recurring_states[start : start + 1]} | token
+            case "POST", ["recurringruns", run]:
+                id_, _, action = run.partition(":")
+                assert action == "disable"
+                (found,) = [each for each in server.recurring_states if each["recurring_run_id"] == id_]
+                found["status"] = "DISABLED"
+                return {}
             case "GET", ["runs", "r1"]:
                 state, tasks = server.states.pop(0) if len(server.states) > 1 else server.states[0]
                 details = [{"display_name": name, "state": task} for name, task in tasks.items()]
@@ -199,6 +211,41 @@ def test_schedule_makes_a_recurring_run_without_catch_up_and_one_at_a_time(ctr_k
     (recurring,) = kfp_stub.recurring
     assert recurring.trigger.cron_schedule.cron == "0 30 3 * * *"
     assert (recurring.no_catchup, recurring.max_concurrency, recurring.mode) == (True, "1", "ENABLE")
+
+
+def _recurring_states(kfp_stub):
+    return {each["recurring_run_id"]: each["status"] for each in kfp_stub.recurring_states}
+
+
+def test_a_new_schedule_takes_the_place_of_the_pipelines_others(ctr_kubeflow, kfp_stub, package):
+    schedule = ("schedule", "--cron", "0 30 3 * * *")
+    assert "disabled" not in ctr_kubeflow(*schedule).output
+    other = {"pipeline_version_reference": {"pipeline_id": "p2"}, "status": "ENABLED"}
+    kfp_stub.recurring_states.append(other | {"recurring_run_id": "another's"})
+    package.write_text(package.read_text() + "# changed\n")
+    result = ctr_kubeflow(*schedule, "--experiment", "anew")
+    assert result.output.splitlines() == ["recurring run rr2: 0 30 3 * * *", "disabled, as it takes their place: rr1"]
+    assert _recurring_states(kfp_stub) == {"rr1": "DISABLED", "another's": "ENABLED", "rr2": "ENABLED"}
+
+
+def test_a_schedule_that_cannot_be_disabled_is_named_and_is_when_it_is_tried_again(ctr_kubeflow, kfp_stub):
+    schedule = ("schedule", "--cron", "0 30 3 * * *")
+    ctr_kubeflow(*schedule)
+    kfp_stub.refusals["POST", "/recurringruns/rr1:disable"] = 500
+    result = ctr_kubeflow(*schedule)
+    assert result.exit_code == 1
+    assert "recurring run rr2 is there, but disabling rr1, which would run beside it, failed: " in result.output
+    kfp_stub.refusals.clear()
+    assert "disabled, as it takes their place: rr1, rr2\n" in ctr_kubeflow(*schedule).output
+    assert _recurring_states(kfp_stub) == {"rr1": "DISABLED", "rr2": "DISABLED", "rr3": "ENABLED"}
+
+
+def test_a_schedule_that_cannot_be_made_leaves_the_one_before(ctr_kubeflow, kfp_stub):
+    schedule = ("schedule", "--cron", "0 30 3 * * *")
+    ctr_kubeflow(*schedule)
+    kfp_stub.refusals["POST", "/recurringruns"] = 500
+    assert "scheduling failed: " in ctr_kubeflow(*schedule).output
+    assert _recurring_states(kfp_stub) == {"rr1": "ENABLED"}
 
 
 def test_runs_have_the_service_account_of_the_environment(ctr_kubeflow, kfp_stub, monkeypatch):
