@@ -18,6 +18,8 @@ import kfp_server_api
 import urllib3
 import yaml
 
+from pipeline.config import ConfigError, config_from_json, with_overrides
+
 HOST, TOKEN, NAMESPACE, CA_FILE = "KFP_HOST", "KFP_TOKEN", "KFP_NAMESPACE", "KFP_CA_FILE"
 SERVICE_ACCOUNT = "KFP_SERVICE_ACCOUNT"
 REQUEST_TIMEOUT_SECONDS = 60.0
@@ -238,24 +240,51 @@ class Server:
 def read_parameters(package: pathlib.Path, parameters: Mapping[str, str]) -> dict[str, Any]:
     """Returns values for a package's parameters, each of the type that the package says: KFP takes no other.
 
+    They are checked as each container will check them: by the config that is in its arguments.
+
     Args:
         package: The file that `ctr kubeflow compile` has written.
         parameters: The values as they were written.
 
     Raises:
-        KubeflowError: There is no such parameter, which KFP would ignore, or the value is not of its type.
+        KubeflowError: There is no such parameter, which KFP would ignore, or the value is not of its type, or not one
+            that the config takes.
     """
-    known = _read_package(package)["root"].get("inputDefinitions", {}).get("parameters", {})
+    ir = _read_package(package)
+    known = ir["root"].get("inputDefinitions", {}).get("parameters", {})
     values = {}
-    for name, text in parameters.items():
+    for name in parameters:
         if name not in known:
             raise KubeflowError(f"the package has no parameter {name}; it has {', '.join(known)}")
+    _check_values(ir, parameters)
+    for name, text in parameters.items():
         kind = known[name]["parameterType"]
         try:
             values[name] = _READERS[kind](text)
         except (KeyError, ValueError):
             raise KubeflowError(f"the parameter {name} is a {kind}, and {text!r} is none") from None
     return values
+
+
+def _check_values(ir: Mapping[str, Any], parameters: Mapping[str, str]) -> None:
+    """Checks parameters by a container's arguments; but for the node's name all containers have the same.
+
+    Raises:
+        KubeflowError: The config does not take one.
+    """
+    executors = ir.get("deploymentSpec", {}).get("executors", {}).values()
+    arguments: list[str] = next((executor["container"]["args"] for executor in executors), [])
+    settings = [
+        word.replace(_PLACEHOLDER.format(name), text)
+        for name, text in parameters.items()
+        for word in arguments
+        if word.endswith("=" + _PLACEHOLDER.format(name))
+    ]
+    if settings:
+        try:
+            with_overrides(config_from_json(arguments[arguments.index("--config") + 1]), settings)
+        except ConfigError as error:
+            raise KubeflowError(str(error)) from None
 
 
 def _read_package(package: pathlib.Path) -> dict[str, Any]:
@@ -272,7 +301,8 @@ def _read_package(package: pathlib.Path) -> dict[str, Any]:
     raise KubeflowError(f"{package} is no package: {why}; make one with ctr kubeflow compile")
 
 
-# A setting that is null by default is a text there, whatever it is in the config.
+_PLACEHOLDER = "{{{{$.inputs.parameters['{}']}}}}"
+# A setting that may be null is a text there, whatever it is in the config.
 _READERS: dict[str, Callable[[str], Any]] = {
     "STRING": str,
     "NUMBER_INTEGER": int,

@@ -19,7 +19,7 @@ from kfp import compiler, dsl
 from tfx.dsl.compiler.compiler import Compiler
 
 from pipeline.beam_check import folders_of_workers, setting_problems
-from pipeline.config import ConfigError, PipelineConfig, config_to_json
+from pipeline.config import ConfigError, PipelineConfig, config_to_json, with_overrides
 from pipeline.kfp_outputs import KFP_OUTPUTS
 from pipeline.metadata_store import connect
 from pipeline.pipeline import create_pipeline
@@ -106,7 +106,10 @@ def argo_name(name: str) -> str:
 
 
 def _parameters(config: PipelineConfig) -> dict[str, tuple[str, Any]]:
-    """Returns the pipeline's parameters: the key and the default of each. Null is written as an empty text."""
+    """Returns the pipeline's parameters: the key and the default of each.
+
+    One that may be null is a text, whatever its default is: no number can say so, and an empty text can.
+    """
     found: dict[str, tuple[str, Any]] = {}
     for key in config.kubeflow.parameters:
         value: Any = dataclasses.asdict(config)
@@ -116,8 +119,18 @@ def _parameters(config: PipelineConfig) -> dict[str, tuple[str, Any]]:
             value = value[part]
         if isinstance(value, Mapping | list | tuple):
             raise ConfigError(f"kubeflow.parameters: {key} is not one value, and KFP's parameters are")
-        found[key.rpartition(".")[2]] = (key, "" if value is None else value)
+        if _may_be_null(config, key):
+            value = "" if value is None else str(value)
+        found[key.rpartition(".")[2]] = (key, value)
     return found
+
+
+def _may_be_null(config: PipelineConfig, key: str) -> bool:
+    try:
+        with_overrides(config, [f"{key}="])
+    except ConfigError:
+        return False
+    return True
 
 
 def _make_pipeline(

@@ -17,16 +17,21 @@ from click.testing import CliRunner
 
 from pipeline.cli import main
 from pipeline.cli_kubeflow import load
+from pipeline.config import PipelineConfig, config_to_json
 
 TOKEN = "letmein"
 API = "/apis/v2beta1"
 PARAMETERS = {
     "as_of": {"parameterType": "STRING"},
     "max_epochs": {"parameterType": "NUMBER_INTEGER"},
-    "train_days": {"parameterType": "STRING"},  # null by default
+    "train_days": {"parameterType": "STRING"},  # which may be null
     "min_auc": {"parameterType": "NUMBER_DOUBLE"},
-    "warm_start": {"parameterType": "BOOLEAN"},
+    "xla": {"parameterType": "BOOLEAN"},
 }
+KEYS = ("log.as_of", "training.max_epochs", "log.train_days", "evaluation.min_auc", "model.xla")
+ARGUMENTS = ["--config", config_to_json(PipelineConfig())] + [
+    word for key in KEYS for word in ("--set", f"{key}={{{{$.inputs.parameters['{key.rpartition('.')[2]}']}}}}")
+]
 
 
 def _as(model, content):
@@ -160,8 +165,11 @@ def kfp_stub():
 @pytest.fixture
 def package(tmp_path):
     ir = {"pipelineInfo": {"name": "movielens"}, "root": {"inputDefinitions": {"parameters": PARAMETERS}}}
+    executors = {"exec-trainer": {"container": {"image": "ctr:1", "args": ["--node", "Trainer", *ARGUMENTS]}}}
     file = tmp_path / "pipeline.yaml"
-    file.write_text(yaml.safe_dump(ir | {"deploymentSpec": {}, "components": {}, "schemaVersion": "2.1.0"}))
+    file.write_text(
+        yaml.safe_dump(ir | {"deploymentSpec": {"executors": executors}, "components": {}, "schemaVersion": "2.1.0"})
+    )
     return file
 
 
@@ -314,13 +322,32 @@ MISTAKES = {
     "no host": ("submit", (), {"KFP_HOST": None}, "no server: set KFP_HOST"),
     "no such CA file": ("submit", (), {"KFP_CA_FILE": "/nowhere.pem"}, "KFP_CA_FILE: there is no file /nowhere.pem"),
     "unknown parameter": ("submit", ("--param", "epochs=2"), {}, "no parameter epochs; it has as_of, max_epochs"),
-    "no number": ("submit", ("--param", "max_epochs=two"), {}, "max_epochs is a NUMBER_INTEGER, and 'two' is none"),
+    "no number": ("submit", ("--param", "max_epochs=two"), {}, 'training.max_epochs must be a whole number, not "two"'),
+    "no number for a text": (
+        "submit",
+        ("--param", "train_days=x"),
+        {},
+        'log.train_days must be a whole number, not "x"',
+    ),
+    "null for what is never null": (
+        "submit",
+        ("--param", "min_auc="),
+        {},
+        "evaluation.min_auc must be a number, not null",
+    ),
+    "out of range, twice": (
+        "submit",
+        ("--param", "max_epochs=-1", "--param", "train_days=0"),
+        {},
+        "ctr: log.train_days must be greater than 0, not 0\n     training.max_epochs must be greater than 0, not -1\n",
+    ),
     "neither true nor false": (
         "schedule",
-        ("--cron", "0 30 3 * * *", "--param", "warm_start=1"),
+        ("--cron", "0 30 3 * * *", "--param", "xla=1"),
         {},
-        "is a BOOLEAN, and '1' is none",
+        "model.xla must be true or false, not 1",
     ),
+    "true in another way than KFP's": ("submit", ("--param", "xla=True"), {}, "xla is a BOOLEAN, and 'True' is none"),
     "five fields": ("schedule", ("--cron", "30 3 * * *"), {}, "write six fields"),
 }
 
@@ -367,10 +394,11 @@ def test_a_file_that_is_no_package_is_named(content, why, command, ctr_kubeflow,
 
 
 def test_a_value_has_the_type_that_the_package_says(package):
-    texts = {"as_of": "2026-11-24", "max_epochs": "2", "train_days": "7", "min_auc": "1", "warm_start": "true"}
+    texts = {"as_of": "2026-11-24", "max_epochs": "2", "train_days": "7", "min_auc": "1", "xla": "true"}
     values = load("client").read_parameters(package, texts)
-    assert values == {"as_of": "2026-11-24", "max_epochs": 2, "train_days": "7", "min_auc": 1.0, "warm_start": True}
+    assert values == {"as_of": "2026-11-24", "max_epochs": 2, "train_days": "7", "min_auc": 1.0, "xla": True}
     assert isinstance(values["min_auc"], float)
+    assert load("client").read_parameters(package, {"as_of": "", "train_days": ""}) == {"as_of": "", "train_days": ""}
 
 
 def test_tls_is_verified(package, tmp_path):

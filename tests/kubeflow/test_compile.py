@@ -134,6 +134,17 @@ def test_parameters_can_be_changed_at_submission(case):
         assert "log.as_of={{$.inputs.parameters['as_of']}}" in executor["container"]["args"]
 
 
+def test_a_parameter_that_may_be_null_is_a_text_and_a_submission_is_checked_by_the_config(tmp_path):
+    out = tmp_path / "pipeline.yaml"
+    load("compile").compile_package(load_config(None, ["log.train_days=7"]), IMAGE, out)
+    parameters = _documents(out)[0]["root"]["inputDefinitions"]["parameters"]
+    assert parameters["train_days"] == {"defaultValue": "7", "isOptional": True, "parameterType": "STRING"}
+    client = load("client")
+    assert client.read_parameters(out, {"train_days": "", "max_epochs": "2"}) == {"train_days": "", "max_epochs": 2}
+    with pytest.raises(client.KubeflowError, match=r"^evaluation\.max_log_loss must be a number, not \"abc\"$"):
+        client.read_parameters(out, {"max_log_loss": "abc"})
+
+
 def test_the_evaluation_is_an_output_of_kfp(case):
     ir, _ = _documents(case[2])
     outputs = ir["components"]["comp-evaluator"]["outputDefinitions"]["artifacts"]
