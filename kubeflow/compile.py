@@ -6,6 +6,7 @@ The folder has no `__init__.py`; `pipeline/cli_kubeflow.py` loads it, see `docs/
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import inspect
 import json
 import os
@@ -105,6 +106,12 @@ def argo_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()).strip("-")
 
 
+def kfp_name(name: str) -> str:
+    """Returns a pipeline's name in KFP, which no other has: its own if KFP takes that, else one with a hash of it."""
+    in_argo = argo_name(name)
+    return name if in_argo == name else f"{in_argo}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
 def _parameters(config: PipelineConfig) -> dict[str, tuple[str, Any]]:
     """Returns the pipeline's parameters: the key and the default of each.
 
@@ -150,13 +157,13 @@ def _make_pipeline(
 
     _sign(
         pipeline,
-        argo_name(config.name),
+        kfp_name(config.name),
         [
             inspect.Parameter(name, _KIND, default=default, annotation=type(default))
             for name, (_, default) in parameters.items()
         ],
     )
-    return dsl.pipeline(pipeline, name=argo_name(config.name))
+    return dsl.pipeline(pipeline, name=kfp_name(config.name))
 
 
 def _make_component(config: PipelineConfig, image: str, node: str, parameters: Mapping[str, tuple[str, Any]]) -> Any:

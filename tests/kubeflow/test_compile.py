@@ -145,6 +145,17 @@ def test_a_parameter_that_may_be_null_is_a_text_and_a_submission_is_checked_by_t
         client.read_parameters(out, {"max_log_loss": "abc"})
 
 
+def test_pipelines_with_different_names_are_different_ones_in_kfp(tmp_path):
+    names = ["my-shop", "my_shop", "my--shop", "my-shop_"]
+    in_kfp = []
+    for name in names:
+        load("compile").compile_package(load_config(None, [f"name={name}"]), IMAGE, tmp_path / "pipeline.yaml")
+        in_kfp.append(_documents(tmp_path / "pipeline.yaml")[0]["pipelineInfo"]["name"])
+    assert in_kfp[0] == "my-shop"
+    assert len(set(in_kfp)) == len(names)
+    assert [name for name in in_kfp[1:] if not re.fullmatch(r"my-shop-[0-9a-f]{8}", name)] == []
+
+
 def test_the_evaluation_is_an_output_of_kfp(case):
     ir, _ = _documents(case[2])
     outputs = ir["components"]["comp-evaluator"]["outputDefinitions"]["artifacts"]
