@@ -156,7 +156,7 @@ class Server:
     ) -> tuple[str, list[str]]:
         """Starts a run again and again, never two at a time, and none for times that were missed.
 
-        The pipeline's other recurring runs, of whatever experiment, are disabled: all write to the same store and the
+        The pipeline's other recurring runs in the experiment are disabled: two would write to the same store and the
         same serving folder.
 
         Args:
@@ -178,7 +178,7 @@ class Server:
         values = read_parameters(package, parameters)
         pipeline_id, version_id = self.upload(package)
         experiment_id = self._experiment(experiment)
-        earlier = self._enabled(pipeline_id)
+        earlier = self._enabled(pipeline_id, experiment_id)
         with self._call("scheduling"):
             recurring = self._client.create_recurring_run(
                 experiment_id,
@@ -204,13 +204,13 @@ class Server:
         """Returns the page of a run in the UI."""
         return f"{self.host}/#/runs/details/{run_id}"
 
-    def _enabled(self, pipeline_id: str) -> list[str]:
-        """Returns the ids of a pipeline's recurring runs that are enabled."""
+    def _enabled(self, pipeline_id: str, experiment_id: str) -> list[str]:
+        """Returns the ids of a pipeline's recurring runs in an experiment that are enabled."""
         found: list[str] = []
         token = ""
         while True:
             with self._call("looking for recurring runs"):
-                page = self._client.list_recurring_runs(page_token=token, page_size=100, namespace=self._namespace)
+                page = self._client.list_recurring_runs(page_token=token, page_size=100, experiment_id=experiment_id)
             for recurring in page.recurring_runs or []:
                 version = recurring.pipeline_version_reference
                 if recurring.status == "ENABLED" and version and version.pipeline_id == pipeline_id:

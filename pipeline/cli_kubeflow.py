@@ -124,7 +124,7 @@ def add_commands(main: click.Group) -> None:
         """Upload a package, and start a run of it again and again.
 
         Never two at a time, and none for times that were missed. It takes the place of the pipeline's other recurring
-        runs, which are disabled. See `ctr kubeflow submit` for the server.
+        runs in the experiment, which are disabled. See `ctr kubeflow submit` for the server.
         """
         client = load("client")
         with one_line(client.KubeflowError):

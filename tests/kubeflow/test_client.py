@@ -115,7 +115,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 return {"experiments": matching(server.experiments)}
             case "POST", ["experiments"]:
                 _as("V2beta1Experiment", json.loads(body))
-                server.experiments.append({**json.loads(body), "experiment_id": "e1"})
+                server.experiments.append({**json.loads(body), "experiment_id": f"e{len(server.experiments) + 1}"})
                 return server.experiments[-1]
             case "POST", ["runs"]:
                 server.runs.append(_as("V2beta1Run", json.loads(body)))
@@ -126,9 +126,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 server.recurring_states.append(json.loads(body) | added)
                 return server.recurring_states[-1]
             case "GET", ["recurringruns"]:
+                found = [run for run in server.recurring_states if run["experiment_id"] == query["experiment_id"]]
                 start = int(query.get("page_token", 0))  # a page has one, so that there are several
-                token = {"next_page_token": str(start + 1)} if start + 1 < len(server.recurring_states) else {}
-                return {"recurringRuns": server.recurring_states[start : start + 1]} | token
+                token = {"next_page_token": str(start + 1)} if start + 1 < len(found) else {}
+                return {"recurringRuns": found[start : start + 1]} | token
             case "POST", ["recurringruns", run]:
                 id_, _, action = run.partition(":")
                 assert action == "disable"
@@ -225,15 +226,17 @@ def _recurring_states(kfp_stub):
     return {each["recurring_run_id"]: each["status"] for each in kfp_stub.recurring_states}
 
 
-def test_a_new_schedule_takes_the_place_of_the_pipelines_others(ctr_kubeflow, kfp_stub, package):
+def test_a_new_schedule_takes_the_place_of_the_pipelines_others_in_the_experiment(ctr_kubeflow, kfp_stub, package):
     schedule = ("schedule", "--cron", "0 30 3 * * *")
     assert "disabled" not in ctr_kubeflow(*schedule).output
-    other = {"pipeline_version_reference": {"pipeline_id": "p2"}, "status": "ENABLED"}
+    assert "disabled" not in ctr_kubeflow(*schedule, "--experiment", "weekly").output
+    other = {"pipeline_version_reference": {"pipeline_id": "p2"}, "experiment_id": "e1", "status": "ENABLED"}
     kfp_stub.recurring_states.append(other | {"recurring_run_id": "another's"})
     package.write_text(package.read_text() + "# changed\n")
-    result = ctr_kubeflow(*schedule, "--experiment", "anew")
-    assert result.output.splitlines() == ["recurring run rr2: 0 30 3 * * *", "disabled, as it takes their place: rr1"]
-    assert _recurring_states(kfp_stub) == {"rr1": "DISABLED", "another's": "ENABLED", "rr2": "ENABLED"}
+    result = ctr_kubeflow(*schedule)
+    assert result.output.splitlines() == ["recurring run rr3: 0 30 3 * * *", "disabled, as it takes their place: rr1"]
+    states = {"rr1": "DISABLED", "rr2": "ENABLED", "another's": "ENABLED", "rr3": "ENABLED"}
+    assert _recurring_states(kfp_stub) == states
 
 
 def test_a_schedule_that_cannot_be_disabled_is_named_and_is_when_it_is_tried_again(ctr_kubeflow, kfp_stub):
