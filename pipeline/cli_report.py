@@ -115,8 +115,8 @@ def _show(figure: Mapping[str, Any] | None) -> str:
         return "-"
     if figure["low"] is None:
         return f"{figure['value']:.4f}"
-    # TFMA's intervals are as wide to both sides.
-    return f"{figure['value']:.4f} ±{(figure['high'] - figure['low']) / 2:.4f}"
+    # TFMA's intervals are as wide to both sides, but none goes beyond what the figure can be.
+    return f"{figure['value']:.4f} ±{max(figure['high'] - figure['value'], figure['value'] - figure['low']):.4f}"
 
 
 def _write(path: pathlib.Path, text: str) -> None:

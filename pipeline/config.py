@@ -96,6 +96,23 @@ class TransformConfig:
     analyzer_cache: bool = False
 
 
+def _distinct(slices: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    known: dict[frozenset[str], int] = {}
+    for index, columns in enumerate(slices):
+        if not columns:
+            raise ValueError(f"the one at {index} has no column: all impressions are evaluated in any case")
+        crossed = frozenset(columns)
+        if len(crossed) < len(columns):
+            raise ValueError(f"the one at {index} has a column twice: {', '.join(columns)}")
+        if crossed in known:
+            raise ValueError(f"the one at {index} is the one at {known[crossed]} again: {', '.join(columns)}")
+        known[crossed] = index
+    return slices
+
+
+Slices = Annotated[tuple[tuple[str, ...], ...], pydantic.AfterValidator(_distinct)]
+
+
 @dataclass(frozen=True, config=STRICT)
 class EvaluationConfig:
     """What is measured on the eval split, and what a model needs to be blessed.
@@ -117,7 +134,7 @@ class EvaluationConfig:
         min_slice_examples: Slices with fewer examples are left out of the results.
     """
 
-    slices: tuple[tuple[str, ...], ...] = ()
+    slices: Slices = ()
     min_auc: Annotated[float, Field(ge=0, le=1)] = 0.5
     max_log_loss: NonNegative | None = None
     min_calibration: NonNegative = 0.9

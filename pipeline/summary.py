@@ -106,9 +106,6 @@ def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
     """Returns the figures of all impressions together, and every gate that failed, whatever its slice."""
     overall = evaluation.overall
     failed = [gate for gate in evaluation.gates if not gate.passed]
-    sentences = [gate.sentence for gate in failed]
-    if not (evaluation.blessed or failed):
-        sentences = ["a gate bounds slices of which there is no impression, so that it was not checked"]
     return {
         "metrics": {name: _finite(figure.value) for name, figure in overall.candidate.items()},
         "intervals": {name: [_finite(figure.low), _finite(figure.high)] for name, figure in overall.candidate.items()},
@@ -116,7 +113,7 @@ def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         if overall.difference is None
         else {name: _finite_figure(figure) for name, figure in overall.difference.items()},
         "blessed": evaluation.blessed,
-        "not_blessed_because": sentences,
+        "not_blessed_because": [gate.sentence for gate in failed],
         "failed_gates": [
             dataclasses.asdict(gate) | {"slice": dict(gate.slice), "figure": _finite_figure(gate.figure)}
             for gate in failed

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.evaluation.slices import flatten
-from schemas.features import NO_ID, FeatureSpec, IdFeature, IdSequence
+from schemas.features import NO_ID, FeatureSpec, IdFeature, IdSequence, no_value
 
 if TYPE_CHECKING:
     from components.evaluation.training_ids import TrainingIds
@@ -65,7 +65,8 @@ def derive(
             quarters = np.array(seconds, np.int64) % 86_400 // 21_600
             derived[name] = np.array(["00-06", "06-12", "12-18", "18-24"])[quarters]
         else:
-            derived[name] = _bands(lengths(features[name.removesuffix(_LENGTH)]))
+            (sequence,) = (one for one in spec.features if one.name + _LENGTH == name)
+            derived[name] = _bands(lengths(features[sequence.name], no_value(sequence)))
     return derived
 
 
@@ -98,11 +99,11 @@ def first_values(column: Any) -> list[Any]:
     return [row[0] if len(row) else None for row in _rows(column)]
 
 
-def lengths(column: Any) -> npt.NDArray[np.int64]:
-    """Returns each impression's number of values, [batch]."""
-    if isinstance(column, np.ndarray):
-        return np.full(len(column), column[:1].size, np.int64)
-    return np.bincount(flatten(column)[0], minlength=_num_rows(column)).astype(np.int64)
+def lengths(column: Any, missing: Any) -> npt.NDArray[np.int64]:
+    """Returns each impression's number of ids, [batch]; `missing` is what is none to the model."""
+    rows, values = flatten(column)
+    is_id = np.asarray(values != (missing.encode() if isinstance(missing, str) else missing), bool)
+    return np.bincount(rows[is_id], minlength=_num_rows(column)).astype(np.int64)
 
 
 def _rows(column: Any) -> list[list[Any]]:
@@ -117,5 +118,7 @@ def _rows(column: Any) -> list[list[Any]]:
 
 
 def _num_rows(column: Any) -> int:
-    """Returns the number of rows of a sparse or ragged column."""
+    """Returns the number of rows of a column."""
+    if isinstance(column, np.ndarray):
+        return len(column)
     return len(column.nested_row_splits[0]) - 1 if hasattr(column, "nested_row_splits") else int(column.dense_shape[0])

@@ -28,7 +28,7 @@ from components.evaluation.metrics import MODULE, UNIT
 from components.evaluation.slices import SliceKey, column_values, find_slices, flatten
 from components.evaluation.statistics import Array
 from components.evaluation.training_ids import TrainingIds
-from schemas.features import FeatureSpec, IdSequence, load_spec, no_value
+from schemas.features import FeatureSpec, load_spec, no_value
 
 
 def custom_extractors(
@@ -133,8 +133,7 @@ class _Cut(beam.DoFn):
     def setup(self) -> None:
         self._spec = load_spec(self._settings["features"])
         self._columns = {name for crossing in self._crossings for name in crossing}
-        singles = [feature for feature in self._spec.features if not isinstance(feature, IdSequence)]
-        missing = {feature.name: no_value(feature) for feature in singles}
+        missing = {feature.name: no_value(feature) for feature in self._spec.features}
         self._missing = {name: value.encode() if isinstance(value, str) else value for name, value in missing.items()}
         folder = self._settings.get("training_ids")
         self._training_ids = TrainingIds(self._spec, folder, self._columns) if folder else None

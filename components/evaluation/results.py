@@ -126,7 +126,7 @@ class Evaluation:
     Attributes:
         slices: All impressions first, then the slices in the order of their names.
         gates: All gates that were checked, failed ones first.
-        blessed: Whether all of them hold.
+        blessed: Whether all of them hold. TFMA's `validation_ok` wants a slice of each kind that a gate bounds, too.
         candidate_scores: The candidate's histogram over all impressions.
         baseline_scores: The baseline's, None in a run without one.
     """
@@ -177,7 +177,7 @@ def read_evaluation(evaluation_uri: str) -> Evaluation:
     return Evaluation(
         slices=slices,
         gates=tuple(sorted(gates, key=lambda gate: gate.passed)),
-        blessed=bool(validation.validation_ok),
+        blessed=not failed and all(gate.passed for gate in gates),
         candidate_scores=scores[0],
         baseline_scores=scores[1] if baseline else None,
     )
@@ -280,9 +280,14 @@ def _gates(config: Any, record: _Record, found: SliceEvaluation, failed: set[tup
             yield from _threshold_gates(settings, per_slice.threshold, found, passed)
 
 
+def _printable(value: str) -> str:
+    """Returns a value of the log for a line of text, which is for terminals, too: those obey control characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+
+
 def _threshold_gates(settings: Any, threshold: Any, found: SliceEvaluation, passed: bool) -> Iterator[Gate]:
     name = settings["figure"]
-    where = "".join(f" in {column}={value}" for column, value in found.slice)
+    where = "".join(f" in {column}={_printable(value)}" for column, value in found.slice)
     if threshold.HasField("change_threshold") and found.difference is not None:
         figure = found.difference[name]
         if figure.low is None and settings.get("min_examples"):  # see `ImpressionMetric`

@@ -67,7 +67,7 @@ def test_each_packaged_config_loads_and_is_named_like_its_file(file: Path) -> No
         pytest.param("training.seed=010", "training", "seed", 10, id="leading zero is not octal"),
         pytest.param("log.timestamp_unit=ms", "log", "timestamp_unit", "ms", id="word"),
         pytest.param("model.hidden_units=[4, 2]", "model", "hidden_units", (4, 2), id="list"),
-        pytest.param("evaluation.slices=[[a, b], []]", "evaluation", "slices", (("a", "b"), ()), id="nested list"),
+        pytest.param("evaluation.slices=[[a, b], [c]]", "evaluation", "slices", (("a", "b"), ("c",)), id="nested list"),
         pytest.param("log.path=2026-11-24", "log", "path", "2026-11-24", id="a date is text"),
         pytest.param("log.path=on", "log", "path", "on", id="on is text"),
         pytest.param("log.path=a=b", "log", "path", "a=b", id="equals sign in the value"),
@@ -144,6 +144,15 @@ BAD_OVERRIDES = {
     "pattern": ("name=My Model", r'^name must be text that matches .*, not "My Model"$'),
     "inside a list": ("model.hidden_units=[1, a]", r'^model\.hidden_units\[1\] must be a whole number, not "a"$'),
     "text for a list": ("evaluation.slices=[gender]", r'^evaluation\.slices\[0\] must be a list, not "gender"$'),
+    "a slice of no column": (
+        "evaluation.slices=[[a], []]",
+        r"^evaluation\.slices: the one at 1 has no column: all impressions are evaluated in any case$",
+    ),
+    "a column twice": ("evaluation.slices=[[a, a]]", r"^evaluation\.slices: the one at 0 has a column twice: a, a$"),
+    "a slice twice": (
+        "evaluation.slices=[[a, b], [c], [b, a]]",
+        r"^evaluation\.slices: the one at 2 is the one at 0 again: b, a$",
+    ),
     "not a day": ("log.as_of=yesterday", r'^log\.as_of must be text that matches .*, not "yesterday"$'),
     "list for a group of names": ("log.columns=[a]", r"^log\.columns must be a group of keys, not \[\"a\"\]$"),
     "number for a name": ("log.columns.item_id=3", r"^log\.columns\.item_id must be text, not 3$"),
@@ -256,7 +265,7 @@ def test_json_is_an_exact_round_trip() -> None:
             "training.learning_rate=0.1e-2",
             "model.dropout=0.30000000000000004",
             "log.path=ünï/\u2713",
-            "evaluation.slices=[[a, b], []]",
+            "evaluation.slices=[[a, b], [c]]",
             "beam.args=[--x=1]",
         ],
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 
 import numpy as np
 
@@ -98,3 +99,29 @@ def test_a_slice_in_which_nothing_can_be_shown_is_not_held_against_a_model(tmp_p
     genres = [gate.slice[0][1] for gate in evaluation.gates if gate.slice]
     assert len(genres) == 2
     assert all(gate.passed for gate in evaluation.gates)
+
+
+def test_a_kind_of_slice_of_which_there_is_none_is_not_held_against_a_model(tmp_path, caplog):
+    config = EvaluationConfig(
+        slices=(("genre",), ("user", "genre")),
+        min_slice_examples=700,
+        max_auc_drop=0.0,
+        max_normalized_entropy_rise=0.0,
+    )
+    evaluation, made, blessing = _evaluate(tmp_path, config, lambda *_: None)
+    assert evaluation.blessed
+    assert [part.slice for part in evaluation.slices] == [()]
+    assert all(gate.passed for gate in evaluation.gates)
+    assert blessing.get_int_custom_property("blessed") == 1
+    assert [path.name for path in pathlib.Path(blessing.uri).iterdir()] == ["BLESSED"]
+    told = [message for message in caplog.messages if message.startswith("no slice by ")]
+    assert told == [f"no slice by {kind} is in the eval split, or large enough" for kind in ("genre", "user and genre")]
+    assert made.get_string_custom_property("failed_gates") == ""
+
+
+def test_what_a_slice_is_called_is_printable_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(drawn, "genre_name", ["\x1b[31mred\n\x07", "caf\u00e9 \u202e"].__getitem__)
+    made, _ = drawn.evaluate(drawn.draw_impressions(6000), EvaluationConfig(slices=(("genre",),)), tmp_path)
+    sentences = [gate.sentence for gate in read_evaluation(made.uri).gates if gate.slice]
+    named = {sentence.split(" is ")[0] for sentence in sentences}
+    assert named == {r"auc in genre=\x1b[31mred\n\x07", "auc in genre=caf\u00e9 \\u202e"}
