@@ -1,10 +1,11 @@
-"""The model card: where a SavedModel has it, and how it reads."""
+"""The model card: where a SavedModel has it, and the feature spec, and how it reads."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+FEATURE_SPEC_ASSET = "assets.extra/feature_spec.json"
 CARD_ASSET = "assets.extra/model_card.json"  # and beside it the same as .md
 EVALUATION_PROPERTY = "evaluation"  # of a ModelBlessing: what the card says of the evaluation, as JSON
 

@@ -19,10 +19,9 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from schemas.features import Feature, FeatureSpec, IdSequence, NumericFeature
-from schemas.model_card import CARD_ASSET, card_markdown
+from schemas.model_card import CARD_ASSET, FEATURE_SPEC_ASSET, card_markdown
 from schemas.tfmd import SCHEMA_ASSET, make_schema
 
-FEATURE_SPEC_ASSET = "assets.extra/feature_spec.json"
 WARMUP_ASSET = "assets.extra/tf_serving_warmup_requests"
 
 _WARMUP_BATCHES = (1, 64)

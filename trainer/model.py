@@ -62,6 +62,7 @@ class DeepFM(keras.Model):
         self._num_numbers = len(spec.numbers)
         self.over_positions = config.fm_over == "positions"
         self.embedding_dim = config.embedding_dim
+        self.settings = config
         self.is_mixed = config.mixed_precision
         self._embedding_l2 = config.embedding_l2
         self.table_l2 = config.table_l2

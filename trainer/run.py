@@ -24,7 +24,7 @@ from trainer.export import export
 from trainer.hyperparameters import with_hyperparameters
 from trainer.input import read_chunks
 from trainer.loop import fit
-from trainer.warm_start import FOLDER, HANDED_ON, WARM, hand_on, read_embedding_dim, read_origin, save_state
+from trainer.warm_start import FOLDER, HANDED_ON, WARM, hand_on, read_origin, read_shape, save_state
 from trainer.workers import ALONE, Workers
 
 _LOGGER = logging.getLogger(__name__)
@@ -150,13 +150,15 @@ def _earlier_state(
         return None, ""
     state = _state_beside(fn_args.base_model) if fn_args.base_model else None
     if state and state.is_dir() and training_config.warm_start_from != "nothing":
-        dim = read_embedding_dim(state)
-        if dim in (None, model_config.embedding_dim):
+        own = json.loads(json.dumps(dataclasses.asdict(model_config)))  # with lists, as the state has them
+        other = {name: was for name, was in read_shape(state).items() if was != own[name]}
+        if not other:
             origin = read_origin(state)
             is_other = origin == {"cold": WARM, "latest": HANDED_ON}[training_config.warm_start_from]
             return state, f"warm start from {state.parent}{f', which has the state of {origin}' if is_other else ''}"
-        # The small steps of a warm training would teach rows that know nothing yet hardly anything.
-        start = f"cold start: embedding_dim is {model_config.embedding_dim}, and was {dim} for {state.parent}"
+        # The small steps of a warm training would teach rows, or a tower, that know nothing yet hardly anything.
+        told = " and ".join(f"{name} is {own[name]}, and was {was}" for name, was in other.items())
+        start = f"cold start: {told} for {state.parent}"
     elif training_config.warm_start_from == "nothing":
         start = "cold start: training.warm_start_from is nothing"
     elif not state:

@@ -30,7 +30,10 @@ _LOGGER = logging.getLogger(__name__)
 FOLDER = "training_state"
 _VARIABLES, _LAYOUT = "variables.npz", "layout.json"
 _SLOTS = "_slots"
-_RATE, _DIM, _OF = "negative_sampling_rate", "embedding_dim", "of"
+_SLOTS_OF = "the optimizer's slots of "
+_READ = np.float32(1e-30)  # too small a slot to change a step, and none of a row that no step has read
+_RATE, _OF = "negative_sampling_rate", "of"
+_SHAPE = ("embedding_dim", "hidden_units")  # of the model's settings those without which nothing much goes on
 COLD, WARM, HANDED_ON = "a cold start", "a warm start", "an earlier cold start"  # whose state it is
 
 
@@ -76,7 +79,8 @@ def save_state(
     blocks = {path: [dataclasses.asdict(rows) for rows in _blocks(path, model)] for path in variables}
     steps = int(_kept(model.optimizer.iterations).read())
     of = WARM if is_warm else COLD
-    layout = {"steps": steps, "blocks": blocks, _RATE: negative_sampling_rate, _DIM: model.embedding_dim, _OF: of}
+    shape = {name: getattr(model.settings, name) for name in _SHAPE}
+    layout = {"steps": steps, "blocks": blocks, _RATE: negative_sampling_rate, _OF: of, **shape}
     _write_layout(directory, layout)
 
 
@@ -114,10 +118,10 @@ def read_steps(directory: pathlib.Path) -> int:
     return int(_read_layout(directory)["steps"])
 
 
-def read_embedding_dim(directory: pathlib.Path) -> int | None:
-    """Returns the embedding dim of an earlier training's state; None where it does not say it, as before 0.1.0."""
-    dim = _read_layout(directory).get(_DIM)
-    return None if dim is None else int(dim)
+def read_shape(directory: pathlib.Path) -> dict[str, Any]:
+    """Returns the `embedding_dim` and the `hidden_units` of a state's model, as far as it says them."""
+    layout = _read_layout(directory)
+    return {name: layout[name] for name in _SHAPE if name in layout}
 
 
 def read_origin(directory: pathlib.Path) -> str:
@@ -137,29 +141,34 @@ def warm_start(model: DeepFM, directory: pathlib.Path, negative_sampling_rate: f
         negative_sampling_rate: That of the training that begins.
 
     Returns:
-        What has no counterpart there and starts cold, in words.
+        What has no counterpart there and starts cold, in words; slots only where the weights have one.
     """
     layout = _read_layout(directory)
     cold: dict[str, None] = {}  # in order, each once
     with np.load(directory / _VARIABLES) as earlier:
         for path, variable in _variables(model).items():
             blocks = _blocks(path, model)
-            if path not in earlier:
-                cold |= dict.fromkeys([rows.owner for rows in blocks] or [path])
-                continue
-            values = earlier[path]  # read from the file
-            if blocks:
+            values = earlier.get(path)  # read from the file
+            if values is None:
+                missing = [rows.owner for rows in blocks] or [path]
+            elif blocks:
                 before = {rows["owner"]: Rows(**rows) for rows in layout["blocks"][path]}
-                cold |= dict.fromkeys(_assign_rows(variable, blocks, values, before))
+                missing = list(_assign_rows(variable, blocks, values, before, is_slots=path.endswith(_SLOTS)))
             elif values.shape == variable.shape:
+                missing = []
                 variable.assign(values)
             else:
-                cold[path] = None
+                missing = [path]
+            if path.startswith(f"{model.optimizer.rest.name}/"):
+                missing = [_SLOTS_OF + owner if blocks else "the optimizer's slots" for owner in missing]
+            cold |= dict.fromkeys(missing)
         bias = model.logit_bias
         if bias is not None and bias.path in earlier:
             bias.assign_add([math.log(layout.get(_RATE, 1.0) / negative_sampling_rate)])
     model.optimizer.iterations.assign(layout["steps"])
-    return tuple(cold)
+    return tuple(
+        owner for owner in cold if not owner.startswith(_SLOTS_OF) or owner.removeprefix(_SLOTS_OF) not in cold
+    )
 
 
 def _read_layout(directory: pathlib.Path) -> dict[str, Any]:
@@ -172,18 +181,23 @@ def _write_layout(directory: pathlib.Path, layout: Mapping[str, Any]) -> None:
 
 
 def _assign_rows(
-    variable: Kept, blocks: list[Rows], earlier: np.ndarray[Any, Any], before: Mapping[str, Rows]
+    variable: Kept, blocks: list[Rows], earlier: np.ndarray[Any, Any], before: Mapping[str, Rows], *, is_slots: bool
 ) -> Iterator[str]:
-    """Assigns the rows of the features that are what they were; yields the others."""
+    """Assigns the rows of the features that are what they were; yields the others.
+
+    A table's slots that are another optimizer's are cold; but a row that has been read stays one: `_READ` in its slots.
+    """
     values = variable.read().copy()
     fits = earlier.shape[1:] == values.shape[1:]
     origins: dict[int, int] = {}  # where the rows that several features share come from: from one of them
     for rows in blocks:
         source = before.get(rows.owner)
         is_same = source and dataclasses.replace(source, first=rows.first) == rows
-        if source and fits and is_same and origins.setdefault(rows.first, source.first) == source.first:
-            values[rows.first : rows.first + rows.number] = earlier[source.first : source.first + source.number]
-        else:
+        goes_on = source and is_same and origins.setdefault(rows.first, source.first) == source.first
+        if source and goes_on and (fits or is_slots):
+            found = earlier[source.first : source.first + source.number]
+            values[rows.first : rows.first + rows.number] = found if fits else _READ * found.any(axis=1, keepdims=True)
+        if not (goes_on and fits):
             yield rows.owner
     variable.assign(values)
 
@@ -229,7 +243,7 @@ def _blocks(path: str, model: DeepFM) -> list[Rows]:
     for table in model.tables:
         rows, slots = table.table.path, table.table.path + _SLOTS
         if path in (rows, slots):
-            of = "the optimizer's slots of " if path == slots else ""
+            of = _SLOTS_OF if path == slots else ""
             # With the row for unseen ids, which is the last.
             return [
                 Rows(

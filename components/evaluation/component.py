@@ -21,19 +21,20 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.types.standard_component_specs import (
+    BASELINE_MODEL_KEY,
     BLESSING_KEY,
     EVAL_CONFIG_KEY,
     EVALUATION_KEY,
     EXAMPLES_KEY,
     SCHEMA_KEY,
 )
-from tfx.utils import io_utils
+from tfx.utils import io_utils, path_utils
 
 from components.evaluation.extractors import read_settings, slice_columns, with_training_ids
 from components.evaluation.results import Evaluation, read_evaluation
 from components.evaluation.training_ids import WriteTrainingIds, training_fields
-from schemas.features import load_spec
-from schemas.model_card import EVALUATION_PROPERTY
+from schemas.features import FeatureSpec, load_spec
+from schemas.model_card import EVALUATION_PROPERTY, FEATURE_SPEC_ASSET
 
 FAILED_GATES = "failed_gates"  # the ModelEvaluation's property: a sentence for each, on lines of their own
 _TRAINING_IDS = "training_ids"  # a folder in the ModelEvaluation
@@ -43,7 +44,14 @@ class Executor(TfxExecutor):
     """Runs TFX's executor, which measures and blesses, and then says at the artifact why it did not."""
 
     def Do(self, input_dict: Any, output_dict: Any, exec_properties: Any) -> None:  # noqa: N802 TFX calls it so
-        """Runs the evaluation."""
+        """Runs the evaluation.
+
+        Raises:
+            ValueError: A feature has another type than for the baseline, which can then not be asked.
+        """
+        for baseline in input_dict.get(BASELINE_MODEL_KEY) or ():
+            config = json_format.Parse(exec_properties[EVAL_CONFIG_KEY], config_pb2.EvalConfig())
+            _check_types(load_spec(read_settings(config)["features"]), baseline.uri)
         super().Do(input_dict, output_dict, self._with_training_ids(input_dict, output_dict, exec_properties))
         artifact = artifact_utils.get_single_instance(output_dict[EVALUATION_KEY])
         found = read_evaluation(artifact.uri)
@@ -76,6 +84,22 @@ class Executor(TfxExecutor):
             _ = batches | beam.Flatten() | "TrainingIds" >> WriteTrainingIds(fields, folder)
         told = json_format.MessageToJson(with_training_ids(config, folder), preserving_proto_field_name=True)
         return exec_properties | {EVAL_CONFIG_KEY: told}
+
+
+def _check_types(spec: FeatureSpec, baseline: str) -> None:
+    file = os.path.join(path_utils.serving_model_path(baseline), FEATURE_SPEC_ASSET)
+    if not fileio.exists(file):
+        return
+    with fileio.open(file) as content:
+        before = {feature["name"]: feature["dtype"] for feature in json.loads(content.read())["features"]}
+    for feature in spec.features:
+        was = before.get(feature.name, feature.dtype)
+        if feature.dtype != was:
+            raise ValueError(
+                f"{feature.name} is {feature.dtype} now, and {was} for the model in service, {baseline}, which cannot "
+                f"be asked for these impressions: give the feature another name, as {feature.name}_{feature.dtype}, "
+                "and the log's in log.columns"
+            )
 
 
 def _bless(blessing: Artifact) -> None:

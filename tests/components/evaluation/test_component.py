@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -125,3 +127,13 @@ def test_an_evaluation_without_such_slices_reads_no_training_split(impressions, 
     assert [part.slice for part in parts] == [(("genre", "<b>0</b>"),), (("genre", "<b>1</b>"),)]
     assert blessing.get_int_custom_property("blessed") == 1
     assert made.get_string_custom_property("failed_gates") == ""
+
+
+def test_a_baseline_for_which_a_feature_has_another_type_is_named_with_the_remedy(tmp_path):
+    spec = {"features": [{"name": "user", "dtype": "string"}, {"name": "genre", "dtype": "int64"}]}
+    asset = tmp_path / "baseline" / "Format-Serving" / "assets.extra" / "feature_spec.json"
+    asset.parent.mkdir(parents=True)
+    asset.write_text(json.dumps(spec))
+    told = f"genre is string now, and int64 for the model in service, {tmp_path}/baseline, .* as genre_string, "
+    with pytest.raises(ValueError, match=told):
+        drawn.evaluate(drawn.draw_impressions(60), EvaluationConfig(), tmp_path)
