@@ -43,7 +43,7 @@ def explain_newest(
     days = days_of(examples, "eval")
     count = json.loads(examples.custom_properties["num_examples"].string_value)["eval"]
     sample = read_sample([os.path.join(examples.uri, "Split-eval")], count, spec, num_repeats)
-    return explain(spec, load_scorer(folder), sample, num_repeats), folder, days
+    return explain(spec, load_scorer(folder, spec), sample, num_repeats), folder, days
 
 
 def _find_model(config: PipelineConfig, store: MetadataStore) -> pathlib.Path:

@@ -122,7 +122,7 @@ def _find_importance(input_dict: dict[str, list[Artifact]], spec: FeatureSpec) -
     sample = read_sample(artifact_utils.get_split_uris([examples], "eval"), count, spec, _NUM_REPEATS)
     saved_model = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
     try:
-        return explain(spec, load_scorer(saved_model), sample, _NUM_REPEATS)
+        return explain(spec, load_scorer(saved_model, spec), sample, _NUM_REPEATS)
     except ValueError as error:
         logging.warning("the report is without the fields' importance: %s", error)
         return None

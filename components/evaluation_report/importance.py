@@ -161,18 +161,20 @@ def _first(rows: tf.RaggedTensor, default: Any) -> Any:
     return rows.to_tensor(default_value=default, shape=[None, 1])[:, 0].numpy()
 
 
-def load_scorer(saved_model: str) -> Scorer:
+def load_scorer(saved_model: str, spec: FeatureSpec) -> Scorer:
     """Returns the signature `predict` of a model.
 
     Args:
         saved_model: The SavedModel's folder.
+        spec: The data set.
 
     Raises:
-        ValueError: The model has no such signature.
+        ValueError: The model has no such signature, or other features than the spec.
     """
     model = tf.saved_model.load(saved_model)
     if "predict" not in model.signatures:
         raise ValueError(f"{saved_model} has no signature predict: it was exported by an older version, train it again")
+    _check_inputs(model.signatures["predict"].structured_input_signature[1], spec, saved_model)
 
     def score(columns: Columns) -> Any:
         signature = model.signatures["predict"]  # which holds the model only weakly
@@ -182,6 +184,22 @@ def load_scorer(saved_model: str) -> Scorer:
         return np.concatenate([part.numpy()[:, 0] for part in parts])
 
     return score
+
+
+def _check_inputs(inputs: Mapping[str, tf.TensorSpec], spec: FeatureSpec, saved_model: str) -> None:
+    """Raises an error that names what differs; TensorFlow's would print all values."""
+    columns, *_ = read_columns(spec, [b""])  # of an example without values
+    wrong = [f"it has no feature {name}" for name in columns if name not in inputs]
+    for name, tensor in sorted(inputs.items()):  # a SavedModel has them in no order
+        if name not in columns:
+            wrong.append(f"it has {name}, which the spec has not")
+        elif tensor.dtype != tf.as_dtype(columns[name].dtype):
+            wrong.append(f"its {name} is {tensor.dtype.name}, the spec's {tf.as_dtype(columns[name].dtype).name}")
+    if wrong:
+        raise ValueError(
+            f"the model at {saved_model} is of another feature spec: {', '.join(wrong)}: train it again, or name the "
+            "spec that it was trained with"
+        )
 
 
 def read_sample(folders: Sequence[str], num_examples: int, spec: FeatureSpec, num_repeats: int) -> list[bytes]:

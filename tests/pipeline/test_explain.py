@@ -12,6 +12,7 @@ from pipeline import cli
 from schemas.features import FeatureSpec, IdFeature, NumericFeature
 
 SPEC = FeatureSpec("s", (IdFeature("shop", 10), NumericFeature("price")))
+OTHER = FeatureSpec("s", (IdFeature("shop", 10, dtype="string"), IdFeature("country", 10)))
 
 
 class _Price(tf.Module):
@@ -147,3 +148,14 @@ def test_what_is_missing_is_named(ctr, tmp_path, home):
     assert "shop has no evaluation yet: run `ctr run` to its end first" in ctr().output
     (home / "metadata.sqlite").unlink()
     assert "shop has no runs" in ctr().output
+
+
+def test_a_model_of_another_spec_is_an_error_of_one_line_that_names_the_features(home, ctr, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.SPEC", OTHER)
+    result = ctr()
+    assert result.exit_code == 1
+    assert result.output.splitlines() == [
+        f"ctr: the model at {home / 'model' / 'Format-Serving'} is of another feature spec: it has no feature country, "
+        "it has price, which the spec has not, its shop is int64, the spec's string: train it again, or name the spec "
+        "that it was trained with"
+    ]

@@ -124,7 +124,7 @@ def test_a_sample_is_spread_evenly_over_all_files_and_bounded(tmp_path, monkeypa
 def test_a_model_without_the_signature_is_an_error(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path))
     with pytest.raises(ValueError, match="no signature predict"):
-        load_scorer(str(tmp_path))
+        load_scorer(str(tmp_path), SPEC)
 
 
 @pytest.mark.parametrize("number", [19_999, 39_999, 59_999])
