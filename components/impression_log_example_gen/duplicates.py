@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import types
 from tfx.dsl.io import fileio
 
@@ -29,7 +30,8 @@ _Array = np.ndarray[Any, Any]
 def hash_keys(batch: pa.RecordBatch, source: str) -> tuple[_Array, _Array]:
     """Returns the rows that have a key, int64 [n], and the keys' hashes, uint64 [n, 2].
 
-    A key is the same as an integer and as text. A row without one is a duplicate of none.
+    A key is the same as an integer and as text. A row without one is a duplicate of none. The empty text is
+    none in every format, as it is in CSV.
     """
     values, lengths = flatten(find(batch, source))
     rows = np.flatnonzero(lengths)
@@ -37,9 +39,11 @@ def hash_keys(batch: pa.RecordBatch, source: str) -> tuple[_Array, _Array]:
     keys = values.take(pa.array(firsts))
     if not any(is_type(keys.type) for is_type in _IS_TEXT):
         keys = _to_text(keys, source)
-    texts = keys.cast(pa.large_binary()).to_numpy(zero_copy_only=False)
+    keys = keys.cast(pa.large_binary())
+    is_key = pc.binary_length(keys).to_numpy() > 0
+    texts = keys.filter(pa.array(is_key)).to_numpy(zero_copy_only=False)
     hashes = [pd.util.hash_array(texts, hash_key=seed, categorize=False) for seed in _SEEDS]
-    return rows, np.stack(hashes, axis=1).astype(np.uint64)
+    return rows[is_key], np.stack(hashes, axis=1).astype(np.uint64)
 
 
 def _to_text(keys: pa.Array, source: str) -> pa.Array:
