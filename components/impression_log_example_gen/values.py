@@ -15,6 +15,7 @@ from components.impression_log_example_gen.columns import Column
 ARROW_TYPES = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.large_binary()}
 _MAX_INT64 = 2**63 - 1
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # of the years 1 and 9999, since 1970
+_SECOND_OF_1990 = 631_152_000  # seconds, or milliseconds, of these days that are read as a smaller unit are before it
 # Text that is surely a number, to Arrow as well; what is neither is asked of Arrow, one by one.
 _PLAIN = {pa.int64(): "^-?[0-9]{1,18}$", pa.float64(): r"^-?[0-9]{1,18}(\.[0-9]{1,18})?$"}
 _WHOLE = "^-?[0-9]+$"
@@ -55,7 +56,10 @@ def convert(values: pa.Array, column: Column, *, is_text: bool = False) -> tuple
         wrong = _merge(wrong, _at(integers.to_numpy() < 0, quarantine.NEGATIVE_ID))
     if column.per_second and len(integers):
         seconds = integers.to_numpy()
-        is_out = (seconds < _FIRST_SECOND) | (seconds > _LAST_SECOND)
+        # Not of a type that has its unit, nor where the folder says the day.
+        is_count = column.is_required and column.per_second > 1 and not types.is_timestamp(values.type)
+        first = _SECOND_OF_1990 if is_count else _FIRST_SECOND
+        is_out = (seconds < first) | (seconds > _LAST_SECOND)
         wrong = _merge(wrong, _at(is_out, quarantine.NO_TIME)) if is_out.any() else wrong
     if column.is_label:
         wrong = _merge(wrong, _at(~np.isin(integers.to_numpy(), (0, 1)), quarantine.BAD_LABEL))

@@ -111,7 +111,9 @@ def split_days(
     known, days = in_all or days, up_to(days, as_of)
     if len(days) <= eval_days:
         until = f" up to {as_of or 'today'}" if as_of or len(days) < len(known) else ""
-        until += f" ({len(known)} in all, from {known[0].day} to {known[-1].day})" if until and known else ""
+        if known:
+            span = f"{known[0].day} to {known[-1].day}" if len(known) > 1 else f"{known[0].day}"
+            until += f" ({len(known)} in all, from {span})" if until else f" ({span})"
         remedy = "name a later day" if len(known) > eval_days else "log more days"
         raise LogError(
             f"the impression log has {len(days)} day(s) with rows{until}, too few for {eval_days} eval day(s) and at "

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
+import pyarrow as pa
 import pytest
 
+from components.impression_log_example_gen.columns import Column
 from components.impression_log_example_gen.log import LogError
+from components.impression_log_example_gen.values import convert
 
 DAY = 86_400
 SUFFIXES = (".parquet", ".csv.gz", ".jsonl", ".tfrecord")
@@ -48,11 +52,12 @@ def test_a_row_without_a_day_is_bad_once_and_a_bad_row_outside_the_window_is_not
 
 
 def test_a_timestamp_may_count_milliseconds_and_examples_have_seconds(write, ingest, make_row):
-    write("a.csv", _at(make_row, 2 * DAY * 1000 + 999, 3 * DAY * 1000))
+    day = 20_000 * DAY
+    write("a.csv", _at(make_row, day * 1000 + 999, (day + DAY) * 1000))
     ingested = ingest(timestamp_unit="ms")
     assert ([row["time"] for row in ingested.train], [row["time"] for row in ingested.eval]) == (
-        [[2 * DAY]],
-        [[3 * DAY]],
+        [[day]],
+        [[day + DAY]],
     )
 
 
@@ -80,15 +85,29 @@ def test_a_flat_log_needs_a_timestamp_in_the_spec(write, drive, make_row):
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_a_timestamp_of_another_unit_makes_its_row_bad_and_not_the_log(suffix, write, ingest, make_row, drive):
-    times = [1_767_225_600, 1_767_225_600_000, 1_767_312_000]  # 2026-01-01, in milliseconds, 2026-01-02
+@pytest.mark.parametrize(
+    ("unit", "per_second", "of_other"), [("s", 1, 1000), ("s", 1, 10**6), ("ms", 1000, 1), ("us", 10**6, 1000)]
+)
+def test_a_timestamp_of_another_unit_makes_its_row_bad_and_not_the_log(
+    unit, per_second, of_other, suffix, write, ingest, make_row, drive
+):
+    first, second = 1_767_225_600, 1_767_312_000  # 2026-01-01, 2026-01-02
+    times = [first * per_second, first * of_other, second * per_second]
     write(f"a{suffix}", [make_row(number, time=time) for number, time in enumerate(times)])
-    ingested = ingest()
+    ingested = ingest(timestamp_unit=unit)
     assert ingested.places == [(f"a{suffix}", 2, "time", "timestamp out of range")]
     assert ingested.get("num_rows") == 3
-    write(f"a{suffix}", [make_row(number, time=1000 * times[1]) for number in range(3)])
+    write(f"a{suffix}", [make_row(number, time=times[1]) for number in range(3)])
     with pytest.raises(LogError, match=r"no row of .* has a timestamp in the column time, or its unit is another one"):
-        drive()
+        drive(timestamp_unit=unit)
+
+
+def test_a_type_that_has_its_unit_may_be_of_any_day():
+    column = Column("time", "int64", is_required=True, per_second=1000)
+    values, wrong = convert(pa.array([0, DAY], pa.timestamp("s")), column)
+    assert (values.to_pylist(), wrong) == ([0, DAY], [])
+    values, wrong = convert(pa.array([0]), dataclasses.replace(column, is_required=False))
+    assert (values.to_pylist(), wrong) == ([0], [])
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])

@@ -200,7 +200,9 @@ def test_of_more_days_than_are_asked_for_the_oldest_are_left_out(log):
 
 
 def test_too_few_days_and_bad_numbers_of_days_are_errors(log):
-    with pytest.raises(LogError, match=r"has 3 day\(s\) with rows, too few for 3 eval day\(s\)"):
+    with pytest.raises(
+        LogError, match=r"has 3 day\(s\) with rows \(2025-12-31 to 2026-01-10\), too few for 3 eval day\(s\)"
+    ):
         choose_window(log, 3, None)
     with pytest.raises(ValueError, match="eval_days is 0"):
         split_days(find_days(log), 0, None)
