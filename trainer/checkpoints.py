@@ -198,7 +198,7 @@ class KeepState(keras.callbacks.Callback):
         """Adds the loss, where all the epoch's batches were before the checkpoint that training has gone on from.
 
         Raises:
-            ValueError: The epoch had no batch.
+            ValueError: The epoch had no batch, or the training none with a weight.
         """
         if steps_taken(self.model) == self._first:
             raise ValueError(
@@ -206,6 +206,13 @@ class KeepState(keras.callbacks.Callback):
                 "has left none of its impressions without a click, and there are no others"
             )
         logs.setdefault("loss", self._progress.loss)
+        # A mean by weight is exactly 0 where there is none; batches or epochs before may have had some.
+        is_first = not self._progress.history and not self._progress.loss > 0
+        if self.model.spec.weight and logs["loss"] == 0 and is_first:
+            raise ValueError(
+                f"there is nothing to learn from: the weight, {self.model.spec.weight}, is 0 in each impression of the "
+                "training split"
+            )
 
 
 class KeepBest(keras.callbacks.Callback):

@@ -360,6 +360,12 @@ def test_without_an_example_there_is_no_training(tmp_path):
         train(model, _with_number(1.0).take(0), _with_number(1.0), TrainingConfig(), str(tmp_path / "logs"))
 
 
+def test_without_an_example_that_has_a_weight_there_is_no_training(tmp_path):
+    model = model_fn(dataclasses.replace(NUMBERS, weight="w"), ModelConfig(hidden_units=()))
+    with pytest.raises(ValueError, match="the weight, w, is 0 in each impression of the training split"):
+        train(model, _with_number(1.0, weight=0.0), _with_number(1.0), TrainingConfig(), str(tmp_path / "logs"))
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [(_with_number(1.0, weight=0.0), "the weight, w, is 0 in each"), (_with_number(1.0).take(0), "it is empty")],
