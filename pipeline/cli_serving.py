@@ -100,6 +100,8 @@ def add_commands(main: click.Group) -> None:
         with one_line(LogError, LockedError, ModelError, ScoreError, OSError):
             scored = score_log(settings, log, out, directory)
         click.echo(f"{scored.rows:,} rows scored with {directory}, in {out}")
+        if hint := scored.hint():
+            click.echo(f"warning: {hint}", err=True)
         if scored.bad_rows:
             click.echo(
                 f"{scored.bad_rows:,} bad rows: {scored.reasons}; all are in {out / '_quarantine.jsonl'}", err=True

@@ -66,7 +66,7 @@ class Counts:
         if not self.scored or not self.absent:
             return ""
         unknown = f"; names that the model does not know: {', '.join(self.unknown)}" if self.unknown else ""
-        return f"{_some(list(self.absent))}: in none of the {self.scored + self.failed:,} lines{unknown}"
+        return f"{some_of(list(self.absent))}: in none of the {self.scored + self.failed:,} lines{unknown}"
 
 
 def load_model(directory: pathlib.Path) -> Model:
@@ -207,7 +207,7 @@ def parse_request(line: bytes, schema: Mapping[str, schema_pb2.Feature], names: 
     if names is not None:
         names.update(request)
     if request and request.keys().isdisjoint(schema):
-        raise RequestError(f"it has none of the model's columns, which are {_some(list(schema))}")
+        raise RequestError(f"it has none of the model's columns, which are {some_of(list(schema))}")
     example = tf.train.Example()
     for name, feature in schema.items():
         value = request.get(name)
@@ -218,7 +218,8 @@ def parse_request(line: bytes, schema: Mapping[str, schema_pb2.Feature], names: 
     return bytes(example.SerializeToString())
 
 
-def _some(names: list[str]) -> str:
+def some_of(names: list[str]) -> str:
+    """Returns the first of some names, and how many more there are, in words."""
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 

@@ -29,7 +29,7 @@ from components.impression_log_example_gen.portions import Portion, cut, whole
 from pipeline.beam import beam_args
 from pipeline.config import PipelineConfig
 from pipeline.lock import LockedError, hold_lock
-from pipeline.predict import Model, ModelError, load_model
+from pipeline.predict import Model, ModelError, load_model, some_of
 from pipeline.score_portion import ScorePortion
 from pipeline.signals import ended_by_signals
 from schemas.features import FeatureSpec, load_spec
@@ -52,11 +52,19 @@ class Scored:
         rows: Number of rows with a ctr.
         bad_rows: Number of rows without.
         reasons: The most frequent reasons for that, in words.
+        absent: The columns, as the log should name them, that the model takes and no row with a ctr has a value in.
     """
 
     rows: int
     bad_rows: int
     reasons: str
+    absent: tuple[str, ...] = ()
+
+    def hint(self) -> str:
+        """Returns what may be wrong with the log's names, in a sentence; empty where every column had a value once."""
+        if not self.absent:
+            return ""
+        return f"{some_of(list(self.absent))}: no value in any of the {self.rows:,} rows; see log.columns"
 
 
 def score_log(config: PipelineConfig, log: pathlib.Path, out: pathlib.Path, model: pathlib.Path) -> Scored:
@@ -73,7 +81,8 @@ def score_log(config: PipelineConfig, log: pathlib.Path, out: pathlib.Path, mode
     Raises:
         LogError: The log cannot be used.
         ModelError: The model cannot be used, or its features are not the spec's.
-        ScoreError: `out` exists, or there are too many bad rows: then their file is beside it.
+        ScoreError: `out` exists; there are too many bad rows: then their file is beside it; or no row has any of the
+            model's columns.
     """
     if os.path.lexists(out):
         raise ScoreError(f"{out} exists: name another folder, or remove it")
@@ -81,7 +90,8 @@ def score_log(config: PipelineConfig, log: pathlib.Path, out: pathlib.Path, mode
     _check_features(load_model(model), spec, model)
     portions = plan(log)
     with _unfinished_folder(out.absolute()) as unfinished:
-        outcome = _score_portions(config, spec, portions, ScorePortion.for_log(config, spec, log, unfinished, model))
+        work = ScorePortion.for_log(config, spec, log, unfinished, model)
+        outcome = _score_portions(config, spec, portions, work)
         done = unfinished / "done"
         done.mkdir()
         counts = put_aside(outcome, str(done / QUARANTINE))
@@ -94,10 +104,11 @@ def score_log(config: PipelineConfig, log: pathlib.Path, out: pathlib.Path, mode
                 f"{counts.rows:,} of {num_rows + counts.rows:,} rows are bad, more than log.max_bad_fraction = "
                 f"{config.log.max_bad_fraction:.2%}: {counts.top()}; all are in {beside}"
             )
+        absent = _find_absent(outcome, spec, work) if num_rows else ()
         for index, (path, _) in enumerate(shards):
             os.rename(path, done / f"part-{index:05d}-of-{len(shards):05d}.parquet")
         os.rename(done, out)
-        return Scored(num_rows, counts.rows, counts.top())
+        return Scored(num_rows, counts.rows, counts.top(), absent)
 
 
 @contextlib.contextmanager
@@ -152,6 +163,18 @@ def _check_features(model: Model, spec: FeatureSpec, directory: pathlib.Path) ->
             f"{directory} takes the features {', '.join(model.schema)}, the config's spec has {', '.join(wanted)}, or "
             "their types differ: name the config that the model was trained with"
         )
+
+
+def _find_absent(outcome: Outcome, spec: FeatureSpec, work: ScorePortion) -> tuple[str, ...]:
+    wanted = [column for column in work.columns if column.name != spec.timestamp]
+    valued = {name for report in outcome.reports.values() for name in report.valued}
+    absent = list(dict.fromkeys(column.source for column in wanted if column.name not in valued))
+    if valued.isdisjoint(column.name for column in wanted):
+        raise ScoreError(
+            f"no row has any of the model's columns, which are sought as {some_of(absent)}: see log.columns, "
+            "which says how the log names them"
+        )
+    return tuple(absent)
 
 
 def _score_portions(config: PipelineConfig, spec: FeatureSpec, portions: list[Portion], work: ScorePortion) -> Outcome:

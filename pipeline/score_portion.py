@@ -93,8 +93,8 @@ class ScorePortion:
         for rows in read_piece(piece, (*self.columns, *key), writer.report):
             writer.write(piece.file, *self._score_rows(rows, model))
 
-    def _score_rows(self, rows: Rows, model: Model) -> tuple[pa.RecordBatch, list[BadRow]]:
-        """Returns the good rows' output without `file`, and the bad ones."""
+    def _score_rows(self, rows: Rows, model: Model) -> tuple[pa.RecordBatch, list[BadRow], set[str]]:
+        """Returns the good rows' output without `file`, the bad ones, and the columns with a value in the good ones."""
         checked = check(rows.batch, rows.numbers, self.columns, is_text=rows.is_text, known=rows.bad)
         is_good = np.ones(rows.batch.num_rows, bool)
         is_good[list(checked.bad)] = False
@@ -111,7 +111,9 @@ class ScorePortion:
         output = pa.RecordBatch.from_pydict(columns)
         is_finite = np.isfinite(ctrs)
         odd = [BadRow(int(number), None, NO_CTR) for number in rows.numbers[is_good][~is_finite]]
-        return output.filter(pa.array(is_finite)), [*checked.bad.values(), *rows.unparsable, *odd]
+        bad = [*checked.bad.values(), *rows.unparsable, *odd]
+        valued = {name for name in lists.schema.names if lists.column(name).null_count < lists.num_rows}
+        return output.filter(pa.array(is_finite)), bad, valued
 
 
 class _Writer:
@@ -124,7 +126,7 @@ class _Writer:
         self._bad_rows = BadRowWriter(report, work.folder, stack)
         self._path, self._num_rows = os.path.join(work.folder, uuid.uuid4().hex), 0
 
-    def write(self, file: pathlib.Path, rows: pa.RecordBatch, bad: list[BadRow]) -> None:
+    def write(self, file: pathlib.Path, rows: pa.RecordBatch, bad: list[BadRow], valued: set[str]) -> None:
         name = pa.array([str(file.relative_to(self._work.log))] * rows.num_rows, pa.string())
         table = pa.Table.from_batches([rows]).add_column(0, "file", name)
         if self._parquet is None:
@@ -133,6 +135,7 @@ class _Writer:
         self._num_rows += rows.num_rows
         self.report.num_rows += rows.num_rows + len(bad)
         self._bad_rows.write(bad, file)
+        self.report.valued = sorted(valued.union(self.report.valued))
 
     def finish(self) -> None:
         """Enters the Parquet file into the report; call it when all is closed."""

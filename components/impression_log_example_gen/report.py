@@ -38,6 +38,7 @@ class Report:
         rows_of_file: The rows of each file that were read.
         ordinals_of_file: Where a file's rows begin and end among the portion's parsed rows, counted from 0.
         corrupt: The files that turned out corrupt. The portion is to be written again without them.
+        valued: The columns that have a value in a good row, where that is looked at.
         problem: Why the run cannot go on.
     """
 
@@ -53,6 +54,7 @@ class Report:
     rows_of_file: dict[str, int] = dataclasses.field(default_factory=dict)
     ordinals_of_file: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     corrupt: dict[str, Corrupt] = dataclasses.field(default_factory=dict)
+    valued: list[str] = dataclasses.field(default_factory=list)
     problem: str | None = None
 
     @property

@@ -134,6 +134,13 @@ def test_bad_rows_are_told() -> None:
     assert not Path("others").exists()
 
 
+def test_columns_that_no_row_has_are_told() -> None:
+    Path("log.jsonl").write_text('{"sku": 1, "user": 2, "tags": ["a"], "history": [1]}\n')
+    scored = ctr("score", "--input", "log.jsonl", "--out", "scores")
+    assert scored.exit_code == 0
+    assert scored.stderr == "warning: country, age, price, rank: no value in any of the 1 rows; see log.columns\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(["--input", "nowhere", "--out", "scores"], "ctr: there is no impression log at nowhere: write one there, or"),

@@ -126,6 +126,27 @@ def test_too_many_bad_rows_write_nothing_but_these(small_model: Path, log: Path,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "out.quarantine.jsonl"]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_log_with_none_of_the_models_columns_is_refused(small_model: Path, tmp_path: Path, workers: int) -> None:
+    (tmp_path / "log").mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / "log" / name).write_text(_json([{"person": 1, "time": 1, "user": None}] * 3))
+    config = PipelineConfig(features=CONFIG.features, log=CONFIG.log, beam=BeamConfig(workers=workers))
+    with pytest.raises(
+        ScoreError, match=r"^no row has any of the model's columns, which are sought as user, sku, hist.*"
+    ):
+        score_log(config, tmp_path / "log", tmp_path / "out", small_model)
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def test_columns_that_no_row_has_a_value_in_are_named(small_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    for name in ("user", "price"):  # a file each, and each column null in the other one
+        (tmp_path / "log" / f"{name}.jsonl").write_text(_json([{name: 1, "rank": None}, {name: 2, "age": "bad"}]))
+    scored = score_log(CONFIG, tmp_path / "log", tmp_path / "out", small_model)
+    assert scored.hint() == "sku, history, country, tags, age, rank: no value in any of the 2 rows; see log.columns"
+
+
 def test_a_failure_on_the_way_leaves_nothing(
     small_model: Path, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
