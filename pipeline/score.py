@@ -38,6 +38,7 @@ from schemas.tfmd import SERVING, features_in, make_schema
 QUARANTINE = "_quarantine.jsonl"  # readers of a folder of Parquet files pass over a name that begins so
 
 _SPLIT = "score"
+_OWN = ("file", "row", "key", "ctr")  # columns of what is written
 
 
 class ScoreError(ValueError):
@@ -81,12 +82,17 @@ def score_log(config: PipelineConfig, log: pathlib.Path, out: pathlib.Path, mode
     Raises:
         LogError: The log cannot be used.
         ModelError: The model cannot be used, or its features are not the spec's.
-        ScoreError: `out` exists; there are too many bad rows: then their file is beside it; or no row has any of the
-            model's columns.
+        ScoreError: `out` exists; the spec's timestamp has the name of another column that is written; there are too
+            many bad rows: then their file is beside it; or no row has any of the model's columns.
     """
     if os.path.lexists(out):
         raise ScoreError(f"{out} exists: name another folder, or remove it")
     spec = load_spec(config.features)
+    if spec.timestamp in _OWN:
+        raise ScoreError(
+            f"the spec's timestamp {spec.timestamp} has the name of one of the columns that are written, "
+            f"{', '.join(_OWN)}: give it another in the spec, and name the log's in log.columns"
+        )
     _check_features(load_model(model), spec, model)
     portions = plan(log)
     with _unfinished_folder(out.absolute()) as unfinished:

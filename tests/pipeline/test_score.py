@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
+import tests.small_model
 from components.impression_log_example_gen.log import LogError
 from pipeline.beam import BeamConfig
 from pipeline.config import LogConfig, PipelineConfig
 from pipeline.predict import ModelError
 from pipeline.score import Scored, ScoreError, score_log
 from pipeline.score_portion import ScorePortion
-from tests.small_model import Row, make_rows, to_example
+from tests.small_model import SPEC, Row, make_rows, to_example
 
 CONFIG = PipelineConfig(
     features="tests.small_model:SPEC",
@@ -163,6 +165,16 @@ def test_what_is_there_already_is_not_touched(small_model: Path, log: Path, tmp_
     (tmp_path / "out").mkdir()
     with pytest.raises(ScoreError, match=r"out exists: name another folder, or remove it$"):
         score_log(CONFIG, log, tmp_path / "out", small_model)
+
+
+@pytest.mark.parametrize("name", ["file", "row", "key", "ctr"])
+def test_a_timestamp_with_the_name_of_a_column_that_is_written_is_refused(
+    small_model: Path, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(tests.small_model, "SPEC", dataclasses.replace(SPEC, timestamp=name))
+    with pytest.raises(ScoreError, match=rf"^the spec's timestamp {name} has the name of .* log's in log.columns$"):
+        score_log(CONFIG, log, tmp_path / "out", small_model)
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
 def test_a_model_of_other_features_is_refused(small_model: Path, log: Path, tmp_path: Path) -> None:
