@@ -88,6 +88,8 @@ def ask_grpc(address: str, model: str, impressions: Sequence[Impression], timeou
 def to_rows(impressions: Sequence[Impression]) -> list[Impression]:
     """Returns impressions as REST's row format: each sequence padded to the longest, with its length behind it.
 
+    A length that is in an impression stays.
+
     Raises:
         ValueError: A sequence is empty in all of them, so that nothing tells what to pad it with.
     """
@@ -103,7 +105,7 @@ def to_rows(impressions: Sequence[Impression]) -> list[Impression]:
         for row in rows:
             known = row.get(name) or []
             row[name] = known + [padding] * (longest - len(known))
-            row[f"{name}_length"] = len(known)
+            row.setdefault(f"{name}_length", len(known))  # a row that is padded already says how many count
     return rows
 
 

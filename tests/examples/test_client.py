@@ -87,6 +87,17 @@ def test_a_row_has_its_sequences_padded_with_their_lengths(client):
         client.to_rows([{"a": []}])
 
 
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [([{"a": [7, 0], "a_length": 1}, {"a": [7, 8], "a_length": 2}],) * 2,
+     ([{"a": [0], "a_length": 0}],) * 2,
+     ([{"a": [7, 0], "a_length": 1}, {"a": [1, 2, 3]}],
+      [{"a": [7, 0, 0], "a_length": 1}, {"a": [1, 2, 3], "a_length": 3}])],
+)  # fmt: skip
+def test_the_length_that_a_row_has_stays(client, rows, expected):
+    assert client.to_rows(rows) == expected
+
+
 def test_what_is_no_value_is_a_type_error(client):
     with pytest.raises(TypeError, match="a must be ints, floats or text"):
         client.to_example({"a": [{}]})
