@@ -11,6 +11,7 @@ dense rows to `predict`, of which every feature must be there, and every sequenc
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import sys
 import urllib.error
@@ -130,6 +131,8 @@ def ask_rest(address: str, model: str, impressions: Sequence[Impression], timeou
         raise ClientError(f"{error.code}: {error.read().decode(errors='replace')}") from error
     except OSError as error:
         raise ClientError(str(error)) from error
+    except http.client.HTTPException as error:  # its text may be what the other side sent, whatever that is
+        raise ClientError(repr(error)) from error
 
 
 def main() -> None:
@@ -146,6 +149,8 @@ def main() -> None:
             impressions.append(json.loads(line))
         except ValueError as error:
             sys.exit(f"client: line {number} is not JSON: {error}")
+        if not isinstance(impressions[-1], dict):
+            sys.exit(f"client: line {number} is not a JSON object: {line.strip()}")
     try:
         if arguments.grpc:
             ctrs = ask_grpc(arguments.grpc, arguments.model, impressions)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import pathlib
+import socketserver
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -78,6 +80,23 @@ def test_no_server_is_an_error(client, ask, message):
         getattr(client, ask)("127.0.0.1:9", "model", ROWS[1:2], 0.5)
 
 
+def test_an_address_with_no_port_is_an_error(client):
+    with pytest.raises(client.ClientError, match="nonnumeric port: 'abc'"):
+        client.ask_rest("localhost:abc", "model", ROWS[1:2], 0.5)
+
+
+def test_an_answer_that_is_no_http_is_an_error_of_one_line(client):
+    class Greet(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(1 << 16)
+            self.request.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Greet) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(client.ClientError, match=r"^BadStatusLine\('SSH-2.0-OpenSSH_9.6.*'\)$"):
+            client.ask_rest(f"127.0.0.1:{server.server_address[1]}", "model", ROWS[1:2], 30)
+
+
 def test_a_row_has_its_sequences_padded_with_their_lengths(client):
     assert client.to_rows([{"a": [1, 2], "b": ["x"], "c": 1}, {"a": [], "b": ["y"], "c": 2}]) == [
         {"a": [1, 2], "a_length": 2, "b": ["x"], "b_length": 1, "c": 1},
@@ -115,10 +134,15 @@ def test_the_command_line_needs_nothing_of_this_project(addresses, expected, tmp
     assert not [name for name in ("pipeline", "schemas", "trainer", "transform") if f"import {name}" in code]
 
 
-def test_the_command_line_names_a_line_that_is_no_json():
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("nonsense", "line 2 is not JSON: Expecting value: line 1 column 1 (char 0)"),
+     ("[1]", "line 2 is not a JSON object: [1]")],
+)  # fmt: skip
+def test_the_command_line_names_a_line_that_is_no_json_object(line, message):
     done = subprocess.run(
         [sys.executable, "-W", "ignore", CLIENT, "--rest", "localhost:1"],
-        input='{"a": 7}\nnonsense\n', capture_output=True, text=True, check=False,
+        input=f'{{"a": 7}}\n{line}\n', capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "client: line 2 is not JSON: Expecting value: line 1 column 1 (char 0)"
+    assert done.stderr.splitlines()[-1] == f"client: {message}"
