@@ -21,7 +21,8 @@ MAX_LINE_BYTES = 16 << 20
 _CHUNK_BYTES = 1 << 18
 _NAMED = 10  # columns, in an error
 _INT64 = range(-(2**63), 2**63)
-_MAX_FLOAT32 = 3.4028234663852886e38
+# The greatest float64 that rounds to a finite float32: that one's shortest decimal, 3.4028235e38, is above it itself.
+_MAX_FLOAT32 = math.nextafter(2.0**128 - 2.0**103, 0.0)
 
 
 class ModelError(ValueError):

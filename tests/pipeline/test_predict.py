@@ -96,6 +96,9 @@ REQUESTS = {
     "greatest int64": (b'{"item": 9223372036854775807}', 9.223372e18),
     "least int64": (b'{"item": -9223372036854775808}', -9.223372e18),
     "greatest float32": (b'{"price": 3.4028234663852886e38}', 3.4028235e38),
+    "greatest float32 in its shortest form": (b'{"price": 3.4028235e38}', 3.4028235e38),
+    "least float32 in its shortest form": (b'{"price": -3.4028235e38}', -3.4028235e38),
+    "last that rounds to a float32": (b'{"price": 3.4028235677973362e38}', 3.4028235e38),
     "tiny": (b'{"price": 1e-9}', 1e-9),
 }
 
@@ -127,6 +130,14 @@ BAD_REQUESTS = {
     "object": (b'{"history": {"a": 1}}', 'history must be an int64 or a list of them, not {"a": 1}'),
     "text for a float": (b'{"price": "1"}', 'price must be a float32 or a list of them, not "1"'),
     "true for a float": (b'{"price": true}', "price must be a float32 or a list of them, not true"),
+    "first that rounds to infinity": (
+        b'{"price": 3.4028235677973366e38}',
+        "price must be a float32 or a list of them, ",
+    ),
+    "whole number that rounds to infinity": (
+        b'{"price": %d}' % (2**128 - 2**103 - 1),
+        "price must be a float32 or a list of them, ",
+    ),
     "above float32": (b'{"price": 3.5e38}', "price must be a float32 or a list of them, not 3.5e+38"),
     "above float64": (b'{"price": 1e999}', "price must be a float32 or a list of them, not Infinity"),
     "great whole number for a float": (b'{"price": 1' + b"0" * 400 + b"}", "price must be a float32 or a list of them"),
