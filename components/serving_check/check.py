@@ -138,18 +138,21 @@ def check_loading(job: dict[str, Any], served: list[Served]) -> str:
 
 
 def check_answers(job: dict[str, Any], served: Served, examples: list[bytes], ctrs: list[Ctrs]) -> str:
-    """The sample is answered; puts the answer into `ctrs`."""
-    ctrs.append(served.serve(examples))
+    """The sample is answered with a ctr for each example; puts the answer into `ctrs`."""
+    answer, wanted = served.serve(examples), (len(examples), 1)
+    if answer.shape != wanted:
+        raise CheckError(f"serving_default gives {answer.shape} for {len(examples)} examples, must be {wanted}")
+    ctrs.append(answer)
     return f"{len(examples)} examples"
 
 
 def check_replay(job: dict[str, Any], served: Served, examples: list[bytes], ctrs: Ctrs) -> str:
     """The sample's ctrs are finite and in [0, 1]."""
     bad = [row for row, ctr in enumerate(ctrs[:, 0]) if not 0 <= ctr <= 1]  # NaN is not
-    if ctrs.shape != (len(examples), 1) or bad:
+    if bad:
         shown = ", ".join(f"{ctrs[row, 0]}" for row in bad[:3])
         raise CheckError(
-            f"{len(bad)} of {len(examples)} ctrs are not in [0, 1]: {shown or ctrs.shape}; look for weights that are "
+            f"{len(bad)} of {len(examples)} ctrs are not in [0, 1]: {shown}; look for weights that are "
             "not finite and for numbers that overflow"
         )
     return f"{len(examples)} examples, ctr {ctrs.min():.4f} to {ctrs.max():.4f}"

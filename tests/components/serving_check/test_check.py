@@ -64,6 +64,14 @@ def _one_too_few(ask, _):
     return {"ctr": ask()["ctr"][1:]}
 
 
+def _no_columns(ask, _):
+    return {"ctr": ask()["ctr"][:, 0]}
+
+
+def _two_columns(ask, _):
+    return {"ctr": tf.repeat(ask()["ctr"], 2, axis=1)}
+
+
 def _other(ask, _):
     return {"ctr": 0.99 * ask()["ctr"]}
 
@@ -92,7 +100,9 @@ def _unchecked_nan(ask, inputs):
 BROKEN = {
     "NaN": ({"serving_default": _nan}, "ctr in [0, 1]", "80 of 80 ctrs are not in"),
     "above 1": ({"serving_default": _logit}, "ctr in [0, 1]", "ctrs are not in"),
-    "rows lost": ({"serving_default": _one_too_few}, "ctr in [0, 1]", "0 of 80"),
+    "rows lost": ({"serving_default": _one_too_few}, "answers", "gives (79, 1) for 80 examples, must be (80, 1)"),
+    "no columns": ({"serving_default": _no_columns}, "answers", "gives (80,) for 80 examples, must be (80, 1)"),
+    "two columns": ({"serving_default": _two_columns}, "answers", "gives (80, 2) for 80 examples, must be (80, 1)"),
     "depends on the batch": ({"serving_default": _depends_on_batch}, "same in any batch", "what else is in a batch"),
     "predict differs": ({"predict": _other}, "same from dense features", "predict, one by one gives"),
     "the Evaluator saw others": ({"serving_default": _other}, "same as the Evaluator", "Evaluator gives"),
