@@ -71,7 +71,7 @@ class _Launcher(Launcher):
     def _run_executor(self, execution_info: ExecutionInfo) -> ExecutorOutput:
         # A metadata store that is newer than the folders, or was restored, gives ids that it does not know as taken.
         outputs = itertools.chain(*execution_info.output_dict.values())
-        _remove(artifact.uri for artifact in outputs if not artifact.is_external)
+        _remove((one.uri for one in outputs if not one.is_external), "no execution that the metadata store knows")
         return super()._run_executor(execution_info)
 
 
@@ -172,15 +172,13 @@ def _remove_outputs(pipeline: pipeline_pb2.Pipeline, node: pipeline_pb2.Pipeline
     written = [os.path.dirname(resolver.get_executor_output_uri(execution_id))]
     for artifacts in resolver.generate_output_artifacts(execution_id).values():
         written += [artifact.uri for artifact in artifacts if not artifact.is_external]
-    _remove(written)
+    _remove(written, "an attempt that did not end well")
 
 
-def _remove(paths: Iterable[str]) -> None:
+def _remove(paths: Iterable[str], origin: str) -> None:
     for path in paths:
         if fileio.exists(path):
-            _LOGGER.info(
-                "removing %s, which no execution has written that the metadata store knows to have succeeded", path
-            )
+            _LOGGER.info("removing %s, which is from %s", path, origin)
             (fileio.rmtree if fileio.isdir(path) else fileio.remove)(path)
 
 

@@ -159,7 +159,7 @@ def test_two_runs_on_one_sqlite_store(started):
     assert _states(_sqlite(database), "first") == {node: [State.COMPLETE] for node in package.nodes()}
     trainer = package.root / "runs/containers/root/Trainer"
     assert [len(list((trainer / output).iterdir())) for output in ("model", "model_run")] == [1, 1]
-    assert "which an attempt has left that did not end well" in (package.root / "first-trainer.log").read_text()
+    assert "which is from an attempt that did not end well" in (package.root / "first-trainer.log").read_text()
 
     repeated = ("EarlierStatistics", "LatestBlessedModel", "Evaluator", "EvaluationReport", "Pusher")
     assert _states(_sqlite(database), "second") == {
