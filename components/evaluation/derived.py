@@ -101,9 +101,8 @@ def first_values(column: Any) -> list[Any]:
 
 def lengths(column: Any, missing: Any) -> npt.NDArray[np.int64]:
     """Returns each impression's number of ids, [batch]; `missing` is what is none to the model."""
-    rows, values = flatten(column)
-    is_id = np.asarray(values != (missing.encode() if isinstance(missing, str) else missing), bool)
-    return np.bincount(rows[is_id], minlength=_num_rows(column)).astype(np.int64)
+    rows, _ = flatten(column, missing)
+    return np.bincount(rows, minlength=_num_rows(column)).astype(np.int64)
 
 
 def _rows(column: Any) -> list[list[Any]]:

@@ -133,8 +133,7 @@ class _Cut(beam.DoFn):
     def setup(self) -> None:
         self._spec = load_spec(self._settings["features"])
         self._columns = {name for crossing in self._crossings for name in crossing}
-        missing = {feature.name: no_value(feature) for feature in self._spec.features}
-        self._missing = {name: value.encode() if isinstance(value, str) else value for name, value in missing.items()}
+        self._missing = {feature.name: no_value(feature) for feature in self._spec.features}
         folder = self._settings.get("training_ids")
         self._training_ids = TrainingIds(self._spec, folder, self._columns) if folder else None
 

@@ -33,12 +33,9 @@ def column_values(column: Any, missing: Any = None) -> Values:
 
     Args:
         column: Of whichever kind: dense [batch] or [batch, any], sparse or ragged.
-        missing: A value that stands for a missing one, see `schemas.features.no_value`.
+        missing: See `flatten`.
     """
-    rows, flat = flatten(column)
-    if missing is not None:
-        is_value = np.asarray(flat != missing, bool)
-        rows, flat = rows[is_value], flat[is_value]
+    rows, flat = flatten(column, missing)
     distinct: tuple[Any, Any] = np.unique(flat, return_inverse=True)
     values, codes = distinct
     pairs = np.unique(rows * max(1, len(values)) + codes.reshape(-1))
@@ -46,8 +43,21 @@ def column_values(column: Any, missing: Any = None) -> Values:
     return Values(pairs // max(1, len(values)), pairs % max(1, len(values)), texts)
 
 
-def flatten(column: Any) -> tuple[_Int64s, Any]:
-    """Returns the values of a column as two arrays: their rows, and themselves, [the number of all values] each."""
+def flatten(column: Any, missing: Any = None) -> tuple[_Int64s, Any]:
+    """Returns the values of a column as two arrays: their rows, and themselves, [the number of all values] each.
+
+    Args:
+        column: See `column_values`.
+        missing: A value that stands for a missing one and is left out, see `schemas.features.no_value`.
+    """
+    rows, flat = _flatten(column)
+    if missing is None:
+        return rows, flat
+    is_value = np.asarray(flat != (missing.encode() if isinstance(missing, str) else missing), bool)
+    return rows[is_value], flat[is_value]
+
+
+def _flatten(column: Any) -> tuple[_Int64s, Any]:
     if isinstance(column, np.ndarray):
         flat = column.reshape(len(column), -1)
         return np.repeat(np.arange(flat.shape[0]), flat.shape[1]), flat.reshape(-1)

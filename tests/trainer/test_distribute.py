@@ -68,49 +68,8 @@ def test_two_devices_train_as_one_does_at_the_same_global_batch(tmp_path):
         assert re.search(r"the embeddings of 1 of \d+ ids of user are not finite", error), error
 
 
-# What `fit` does on a machine with two GPUs, in a process that trains one model after the other, as the Tuner does.
-TRIALS = """
-import json, sys
-import numpy as np
-import tensorflow as tf
-
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
-from schemas.features import FeatureSpec, IdFeature, NumericFeature
-from trainer import loop
-from trainer.checkpoints import steps_taken
-from trainer.config import ModelConfig, TrainingConfig
-
-devices, mirrored = tf.config.list_logical_devices, tf.distribute.MirroredStrategy
-tf.config.list_logical_devices = lambda kind=None: devices("CPU" if kind == "GPU" else kind)
-tf.distribute.MirroredStrategy = lambda: mirrored(["CPU:0", "CPU:1"])
-generator = np.random.default_rng(0)
-spec = FeatureSpec("s", (IdFeature("user", 30), NumericFeature("x")))
-examples = {
-    "ids": generator.integers(0, 31, size=[33, 1]),
-    "numbers": generator.normal(size=[33, 1]).astype(np.float32),
-    "label": (generator.random(33) < 0.4).astype(np.float32),
-}
-chunks = tf.data.Dataset.from_tensors(examples)
-results = []
-for dim in (2, 4):
-    options = ModelConfig(embedding_dim=dim, hidden_units=(8,), batch_norm=True)
-    model, training = loop.fit(spec, options, TrainingConfig(batch_size=16, max_epochs=1), chunks, chunks, sys.argv[1])
-    results.append([steps_taken(model), *training.history["val_log_loss"]])
-print(json.dumps(results))
-"""
-
-
-def test_two_devices_train_one_model_after_the_other_and_no_device_gets_a_part_without_examples(tmp_path):
-    for steps, log_loss in _run(TRIALS, tmp_path):
-        assert steps == 2  # the last example of 33 is for one device alone
-        assert np.isfinite(log_loss)
-
-
-# Of a training with two devices that is killed in the middle of an epoch, and of one that is not. The last batch has
-# one example, so that a device has none of it.
-RESUMED = """
+# What `fit` has on a machine with two GPUs, and the examples that it is given, as many as `draw` is told.
+TWO_GPUS = """
 import json, sys
 import numpy as np
 import tensorflow as tf
@@ -126,14 +85,40 @@ from trainer.config import ModelConfig, TrainingConfig
 devices, mirrored = tf.config.list_logical_devices, tf.distribute.MirroredStrategy
 tf.config.list_logical_devices = lambda kind=None: devices("CPU" if kind == "GPU" else kind)
 tf.distribute.MirroredStrategy = lambda: mirrored(["CPU:0", "CPU:1"])
-generator = np.random.default_rng(0)
 spec = FeatureSpec("s", (IdFeature("user", 30), NumericFeature("x")))
-examples = {
-    "ids": generator.integers(0, 31, size=[97, 1]),
-    "numbers": generator.normal(size=[97, 1]).astype(np.float32),
-    "label": (generator.random(97) < 0.4).astype(np.float32),
-}
-chunks = tf.data.Dataset.from_tensors(examples)
+
+def draw(size):
+    generator = np.random.default_rng(0)
+    return tf.data.Dataset.from_tensors({
+        "ids": generator.integers(0, 31, size=[size, 1]),
+        "numbers": generator.normal(size=[size, 1]).astype(np.float32),
+        "label": (generator.random(size) < 0.4).astype(np.float32),
+    })
+"""
+
+
+# In a process that trains one model after the other, as the Tuner does.
+TRIALS = """
+chunks = draw(33)
+results = []
+for dim in (2, 4):
+    options = ModelConfig(embedding_dim=dim, hidden_units=(8,), batch_norm=True)
+    model, training = loop.fit(spec, options, TrainingConfig(batch_size=16, max_epochs=1), chunks, chunks, sys.argv[1])
+    results.append([steps_taken(model), *training.history["val_log_loss"]])
+print(json.dumps(results))
+"""
+
+
+def test_two_devices_train_one_model_after_the_other_and_no_device_gets_a_part_without_examples(tmp_path):
+    for steps, log_loss in _run(TWO_GPUS + TRIALS, tmp_path):
+        assert steps == 2  # the last example of 33 is for one device alone
+        assert np.isfinite(log_loss)
+
+
+# Of a training with two devices that is killed in the middle of an epoch, and of one that is not. The last batch has
+# one example, so that a device has none of it.
+RESUMED = """
+chunks = draw(97)
 config = TrainingConfig(batch_size=8, max_epochs=3, learning_rate=0.01, patience=3, checkpoint_steps=6)
 options = ModelConfig(embedding_dim=4, hidden_units=(8,), embedding_l2=0.01)
 
@@ -159,7 +144,7 @@ print(json.dumps(results))
 
 
 def test_two_devices_go_on_in_the_middle_of_an_epoch_as_if_nothing_had_happened(tmp_path):
-    (steps, *losses), resumed = _run(RESUMED, tmp_path)
+    (steps, *losses), resumed = _run(TWO_GPUS + RESUMED, tmp_path)
     assert steps == 3 * 13
     assert losses[2] < losses[0]
     assert resumed == [steps, *losses]

@@ -9,7 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.impression_log_example_gen.readers.rows import CorruptFileError, Rows, check_names, uncompressed
+from components.impression_log_example_gen.readers.rows import (
+    CorruptFileError,
+    Rows,
+    check_names,
+    is_systems,
+    uncompressed,
+)
 
 _BATCH_ROWS = 8_192
 
@@ -23,7 +29,7 @@ def read_parquet(file: pathlib.Path, names: list[str], start: int = 0, stop: int
         try:
             yield from _read_groups(parquet, names, start, stop)
         except (pa.ArrowException, OSError) as error:
-            if getattr(error, "errno", None) is not None:  # the system's, and not of what is in the file
+            if is_systems(error):
                 raise
             raise CorruptFileError(str(error), num_rows) from None
 

@@ -15,7 +15,7 @@ from components.impression_log_example_gen.readers.delimited import read_csv
 from components.impression_log_example_gen.readers.json_lines import read_json
 from components.impression_log_example_gen.readers.lines import Lines, open_text, read_blocks
 from components.impression_log_example_gen.readers.parquet import count_parquet_rows, read_parquet
-from components.impression_log_example_gen.readers.rows import CorruptFileError, Rows
+from components.impression_log_example_gen.readers.rows import CorruptFileError, Rows, is_systems
 
 _ERRORS = (pa.ArrowException, OSError, EOFError, zlib.error)
 
@@ -94,13 +94,10 @@ def has_rows(file: pathlib.Path) -> bool:
 
 @contextlib.contextmanager
 def _named_errors(file: pathlib.Path) -> Iterator[None]:
-    """Tells what is wrong with a file, CorruptFileError, from what is wrong with the machine, LogError.
-
-    The system's errors have a number; those of Arrow and gzip for what is in the file have none.
-    """
+    """Tells what is wrong with a file, CorruptFileError, from what is wrong with the machine, LogError."""
     try:
         yield
     except _ERRORS as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and is_systems(error):
             raise unreadable(file, error) from None
         raise CorruptFileError(" ".join(str(error).split()).rstrip(".")) from None

@@ -49,6 +49,11 @@ class CorruptFileError(ValueError):
         self.num_rows = num_rows
 
 
+def is_systems(error: Exception) -> bool:
+    """Whether an error is of the system, which has a number, and not of what is in a file, as Arrow's and gzip's."""
+    return getattr(error, "errno", None) is not None
+
+
 def check_names(found: list[str], wanted: list[str]) -> None:
     """Checks that no wanted column is there twice, which would leave open which one is meant.
 
