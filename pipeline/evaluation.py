@@ -16,7 +16,7 @@ def make_eval_config(config: EvaluationConfig, spec: FeatureSpec, features: str 
     """Returns TFMA's configuration, an `EvalConfig`.
 
     The metrics are named here one by one, for a SavedModel brings none of its own. The bounds on changes bind only
-    where the Resolver found a blessed model to compare with.
+    where the Resolver found a model in service to compare with.
 
     Args:
         config: Slices and thresholds.

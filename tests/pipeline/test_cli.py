@@ -196,7 +196,11 @@ BAD_RUNS = {
         ["features=schemas.notebook:NOTEBOOK", "evaluation.slices=[]", "model.id_dropout_of={}", "log.path=elsewhere"],
         "ctr: log.path: there is no impression log at elsewhere: write one there, or correct the path\n",
     ),
-    "too few days": (nothing, ["log.eval_days=2"], "ctr: log.eval_days: the impression log has 2 day(s) with rows, "),
+    "too few days": (
+        nothing,
+        ["log.eval_days=2"],
+        "ctr: log.eval_days: the impression log has 2 day(s) with rows (1998-01-01 to 1998-01-02), too few ",
+    ),
     "no such day": (nothing, ["log.as_of=2026-02-30"], "ctr: log.as_of: there is no day 2026-02-30\n"),
     "column nearly one of the spec": (
         nothing,
