@@ -125,14 +125,18 @@ def ask_rest(address: str, model: str, impressions: Sequence[Impression], timeou
     body = json.dumps({"signature_name": "predict", "instances": to_rows(impressions)}).encode()
     request = urllib.request.Request(f"http://{address}/v1/models/{model}:predict", body)
     try:
-        with urllib.request.urlopen(request, timeout=timeout_seconds) as answer:
-            return [float(ctr[0]) for ctr in json.load(answer)["predictions"]]
+        with urllib.request.urlopen(request, timeout=timeout_seconds) as response:
+            answer = response.read()
     except urllib.error.HTTPError as error:
         raise ClientError(f"{error.code}: {error.read().decode(errors='replace')}") from error
     except OSError as error:
         raise ClientError(str(error)) from error
     except http.client.HTTPException as error:  # its text may be what the other side sent, whatever that is
         raise ClientError(repr(error)) from error
+    try:
+        return [float(ctr[0]) for ctr in json.loads(answer)["predictions"]]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ClientError(f"the answer has no predictions, a ctr each: {answer[:200]!r}") from error
 
 
 def main() -> None:

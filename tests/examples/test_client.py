@@ -85,15 +85,24 @@ def test_an_address_with_no_port_is_an_error(client):
         client.ask_rest("localhost:abc", "model", ROWS[1:2], 0.5)
 
 
-def test_an_answer_that_is_no_http_is_an_error_of_one_line(client):
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        (b"SSH-2.0-OpenSSH_9.6\r\n", r"BadStatusLine\('SSH-2.0-OpenSSH_9.6.*'\)"),
+        (b"HTTP/1.0 200 OK\r\n\r\n<html>", "the answer has no predictions, a ctr each: b'<html>'"),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"outputs": 1}', "the answer has no predictions, a ctr each: .*outputs.*"),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"predictions": [0.5]}', "the answer has no predictions, a ctr each: .*0.5.*"),
+    ],
+)
+def test_an_answer_that_is_another_is_an_error_of_one_line(client, sent, message):
     class Greet(socketserver.BaseRequestHandler):
         def handle(self):
             self.request.recv(1 << 16)
-            self.request.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+            self.request.sendall(sent)
 
     with socketserver.TCPServer(("127.0.0.1", 0), Greet) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        with pytest.raises(client.ClientError, match=r"^BadStatusLine\('SSH-2.0-OpenSSH_9.6.*'\)$"):
+        with pytest.raises(client.ClientError, match=f"^{message}$"):
             client.ask_rest(f"127.0.0.1:{server.server_address[1]}", "model", ROWS[1:2], 30)
 
 

@@ -87,7 +87,7 @@ def test_a_difference_is_better_only_where_its_whole_interval_is():
 
 def test_without_a_baseline_there_is_no_comparison(read_data):
     page = render(_report(has_baseline=False))
-    assert "no blessed model to compare with" in page
+    assert "no pushed model to compare with" in page
     assert "<th>Difference</th>" not in page
     assert "difference-chart" not in page.partition("</main>")[0]
     assert "dashed: the baseline" not in page
