@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import pathlib
 from typing import Any
 
@@ -13,7 +14,7 @@ from pipeline.cli_common import config_option, import_from_here, one_line, print
 
 
 class _Group(click.Group):
-    """A group whose commands end with status 130 on Ctrl-C, as a shell expects; click's own is 1."""
+    """A group whose commands end with status 130 on Ctrl-C, as a shell expects, and with a line on a full disk."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
@@ -22,6 +23,11 @@ class _Group(click.Group):
         except KeyboardInterrupt:
             print_error("interrupted")
             ctx.exit(130)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            print_error(f"cannot write {error.filename or 'the output'}: {error.strerror}")
+            ctx.exit(1)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

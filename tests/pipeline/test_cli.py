@@ -302,6 +302,13 @@ def test_ctrl_c_has_status_130(log: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (result.exit_code, result.stderr) == (130, "ctr: interrupted\n")
 
 
+def test_an_output_that_cannot_be_written_is_one_line() -> None:
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "report", "--help"]
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "ctr: cannot write the output: No space left on device\n")
+
+
 @pytest.mark.parametrize(
     "arguments", [["run", "--sett", "a=1"], ["zzz"], ["predict", "--input", "nowhere"], ["score"]], ids=" ".join
 )
