@@ -23,7 +23,7 @@ class AverageWeights(keras.callbacks.Callback):
 
     Args:
         model: The model.
-        first_epoch: The first epoch that counts, from 1.
+        first_epoch: The first epoch that counts, from 1; 0 for the weights that training begins with, too.
         tables: The model's tables: their rows are averaged, and not the slots beside them.
 
     Attributes:
@@ -45,17 +45,22 @@ class AverageWeights(keras.callbacks.Callback):
         if self._is_mean.numpy():
             self._give(self._own)
             self._is_mean.assign(False)
+        if epoch == 0 == self._first_epoch and not self._count.numpy():  # unless it was killed and goes on
+            self._take()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Takes the epoch's weights into the mean, and gives the model the mean."""
         if epoch + 1 < self._first_epoch:
             return
+        self._take()
+        self._give(self._means)
+        self._is_mean.assign(True)
+
+    def _take(self) -> None:
         self._count.assign_add(1)
         for part, own, mean in zip(self._parts, self._own, self._means, strict=True):
             own.assign(_read(part))
             mean.assign_add((own - mean) / tf.cast(self._count, own.dtype))
-        self._give(self._means)
-        self._is_mean.assign(True)
 
     def _give(self, values: Sequence[tf.Variable]) -> None:
         for part, value in zip(self._parts, values, strict=True):

@@ -123,7 +123,8 @@ class TrainingConfig:
         reduce_on_plateau: Factor of the step size after an epoch without a better `monitor`, or null; not with
             `warmup_steps` or `decay_steps`, which determine the step size themselves.
         average_from: The epoch, from 1, from whose end on the model has the mean of the weights at the epochs' ends,
-            see `trainer/average.py`; null for an epoch's own weights.
+            see `trainer/average.py`; 0 for a mean that has the weights in it that a warm start goes on from, too, where
+            nothing is cold; null for an epoch's own weights.
         optimizer: The optimizer of all weights but the embedding table's, by its Keras name.
         table_optimizer: How the embedding table's rows are updated, see `trainer/optimizers.py`.
         patience: Epochs without a better `monitor` on the eval split after which training stops.
@@ -154,7 +155,7 @@ class TrainingConfig:
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     decay_steps: Annotated[int, Field(ge=0)] = 0
     reduce_on_plateau: Annotated[float, Field(gt=0, lt=1)] | None = None
-    average_from: Positive | None = None
+    average_from: Annotated[int, Field(ge=0)] | None = None
     optimizer: Literal["adam", "adamw", "adagrad", "sgd", "rmsprop", "nadam", "adamax", "ftrl", "lion"] = "adam"
     table_optimizer: Literal["adam", "adagrad", "rowwise_adagrad"] = "adam"
     patience: Positive = 2

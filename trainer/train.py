@@ -289,7 +289,11 @@ def train(
         )
     if tf.distribute.get_strategy().num_replicas_in_sync == 1:
         train_data = train_data.map(model.plan_batch).prefetch(tf.data.AUTOTUNE)
-    average = AverageWeights(model, config.average_from, model.tables) if config.average_from else None
+    average = None
+    if config.average_from is not None:
+        # What starts cold has no weights yet that are worth a share of the mean.
+        begins_trained = earlier_state is not None and not cold
+        average = AverageWeights(model, max(config.average_from, 0 if begins_trained else 1), model.tables)
     with tempfile.TemporaryDirectory() as temporary:
         state = average.state if average else []
         checkpoints = Checkpoints(pathlib.Path(checkpoints_dir or temporary), model, workers.is_chief, state)
