@@ -40,7 +40,7 @@ SEEDS = (1, 2, 3)
 NUM_DAYS, NUM_TIMES_BEFORE = 10, 6
 MIN_ROWS = 100
 SCRATCH_EPOCHS = (1, 2, 3, 4)
-COLD_EPOCHS = (2, 3, 4)
+COLD_EPOCHS = (2, 3)
 PACKAGED = load_config(None)
 
 
@@ -80,7 +80,10 @@ class WarmStart:
 
 
 SINCE_YESTERDAY = [Steps(1, 64, 1e-4, 2e-5), Steps(1, 64, 1e-4, 1e-4), Steps(3, 32, 3e-5, 6e-6)]
-ON_FROM_COLD = [Steps(1, 128, 2e-4, 1e-4), Steps(2, 128, 1e-4, 1e-4)]
+ON_FROM_COLD = [
+    *(Steps(1, 128, 2e-4, 1e-4), Steps(1, 128, 2e-4, 1e-4, 0), Steps(2, 128, 2e-4, 1e-4, 0)),
+    Steps(1, 512, 1e-3, 2e-4, 0),
+]
 WARM_STARTS = [WarmStart(epochs, steps) for epochs in COLD_EPOCHS for steps in SINCE_YESTERDAY]
 WARM_STARTS += [
     WarmStart(epochs, steps, rows) for epochs in COLD_EPOCHS for rows in (5_000, 10_000) for steps in ON_FROM_COLD
@@ -153,7 +156,7 @@ class Learner:
         data = batches(self._log.rows[start:end], steps.batch_size, seed=self._seed + 100 * day)
         begin = time.perf_counter()
         callbacks = list(self._callbacks)
-        if steps.average_from:
+        if steps.average_from is not None:
             callbacks.append(AverageWeights(self._model, steps.average_from, self._model.tables))
         self._model.fit(data, epochs=steps.epochs, verbose=0, callbacks=callbacks)
         return time.perf_counter() - begin
@@ -218,7 +221,7 @@ def main() -> None:
         f"from scratch, {epochs} epochs": [run_scratch(log, SEEDS[0], epochs)[0] for log in before]
         for epochs in SCRATCH_EPOCHS
     }
-    of_times = [[found for found, _ in run_warm(log, SEEDS[0], *WARM_STARTS)] for log in before]
+    of_times = [[found for found, _ in run_warm(log, seed, *WARM_STARTS)] for log in before for seed in SEEDS]
     tried |= {str(how): list(found) for how, found in zip(WARM_STARTS, zip(*of_times, strict=True), strict=True)}
     on_days_before = {
         name: {
