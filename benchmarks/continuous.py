@@ -6,8 +6,9 @@ of all ten days' predictions together, mean of three seeds. Both have the packag
 all rows before the day; `warm start` goes on from the state that `trainer/warm_start.py` keeps: of the model of the day
 before, with the rows since then, or of the last one that started cold, with the newest rows. Its first day is one from
 scratch, as the other's is. No weights are chosen by what is measured: the settings of both, the epochs from scratch
-among them, are those with the best log loss on the sixty days before, seed 1, as six times ten days that begin with a
-cold start. What was found there is written beside the ten days' figures.
+among them, are those with the best log loss on the sixty days before, as six times ten days that begin with a cold
+start; of seed 1 from scratch, the mean of all seeds for a warm start. What was found there is written beside the ten
+days' figures.
 
 Seconds are those of the steps of all days but the first; tracing the graph, 3 to 5 seconds a process for both, is not
 in them.

@@ -45,7 +45,7 @@ class AverageWeights(keras.callbacks.Callback):
         if self._is_mean.numpy():
             self._give(self._own)
             self._is_mean.assign(False)
-        if epoch == 0 == self._first_epoch and not self._count.numpy():  # unless it was killed and goes on
+        if self._first_epoch == 0 and not self._count.numpy():  # a training that was killed has counted them
             self._take()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
