@@ -142,7 +142,7 @@ class Call {
 
 #define SIMD _Pragma("omp simd")
 
-constexpr int kAhead = 16;  // rows that are on their way from memory at a time
+constexpr int kAhead = 16;  // places in memory that are asked for at a time before they are needed, at least
 
 // Asks for the cache lines of numbers that may begin anywhere: without a branch where they are at most 16.
 void Prefetch(const float* begin, int64_t length) {
@@ -205,28 +205,33 @@ void PlanRows(void*, TF_OpKernelContext* context) {
   const auto hash = [bits](int32_t row) { return (static_cast<uint32_t>(row) * 2654435769u) >> (32 - bits); };
   // Kept from call to call: new memory costs more than what is done with it.
   static thread_local std::vector<int32_t> kept[3];
-  auto& [slots, rows, different] = kept;  // a thread's variable is looked up at each use of its name
-  slots.assign(size_t{1} << bits, -1);
-  rows.resize(size);
-  different.clear();
+  kept[0].assign(size_t{1} << bits, -1);
+  kept[1].resize(size);
+  kept[2].resize(size);
+  int32_t *const slots = kept[0].data(), *const rows = kept[1].data(), *const different = kept[2].data();
   for (int64_t i = 0; i < size; i += num_positions) {
     for (int64_t j = 0; j < num_positions; ++j) {
       rows[i + j] = id[i + j] > 0 ? static_cast<int32_t>(id[i + j]) + offset[j] : 0;
     }
   }
+  int32_t count = 0;
   for (int64_t i = 0; i < size; ++i) {
-    if (i + kAhead < size) __builtin_prefetch(&slots[hash(rows[i + kAhead])], 1);
+    if (i + kAhead < size) __builtin_prefetch(slots + hash(rows[i + kAhead]), 1);
     const int32_t row = rows[i];
     uint32_t at = hash(row);
-    while (slots[at] >= 0 && different[slots[at]] != row) at = (at + 1) & mask;
-    if (slots[at] < 0) {
-      slots[at] = static_cast<int32_t>(different.size());
-      different.push_back(row);
+    int32_t found = slots[at];
+    while (found >= 0 && different[found] != row) {
+      at = (at + 1) & mask;
+      found = slots[at];
     }
-    place[i] = slots[at];
+    if (found < 0) {
+      found = slots[at] = count++;
+      different[found] = row;
+    }
+    place[i] = found;
   }
-  Tensor output = call.output(0, TF_INT32, {static_cast<int64_t>(different.size())});
-  if (call.ok()) std::memcpy(output.data<int32_t>(), different.data(), different.size() * sizeof(int32_t));
+  Tensor output = call.output(0, TF_INT32, {count});
+  if (call.ok()) std::memcpy(output.data<int32_t>(), different, count * sizeof(int32_t));
 }
 
 // ---- CtrReadRows ----------------------------------------------------------------------------------------------------
@@ -510,10 +515,11 @@ void StepRows(void* kernel, TF_OpKernelContext* context, const SlotsWidth& slots
   WithDim(width - 1, [&](auto dim) {
     const int64_t known_width = dim ? dim + 1 : width;
     // Asked for in one go: a processor waits for one page's address beside another's, but not beyond what it has of the
-    // instructions at a time, which is two or three rows' steps.
+    // instructions at a time, which is two or three rows' steps. Nor does it wait for many more than 16 lines at a time.
+    const int64_t num_lines = (stored_width + 15) / 16, block = std::max<int64_t>(kAhead / num_lines, 2);
     for (int64_t i = 0, asked = 0; i < size; ++i) {
-      if (i == asked - kAhead || i == 0) {
-        for (const int64_t end = std::min(i + 2 * kAhead, size); asked < end; ++asked) {
+      if (i == asked - block || i == 0) {
+        for (const int64_t end = std::min(i + 2 * block, size); asked < end; ++asked) {
           PrefetchRow(stored + row[asked] * stride, stored_width);
         }
       }
