@@ -11,13 +11,16 @@ start; of seed 1 from scratch, the mean of all seeds for a warm start. What was 
 days' figures.
 
 Seconds are those of the steps of all days but the first; tracing the graph, 3 to 5 seconds a process for both, is not
-in them.
+in them. What is measured runs alone; the days before are tried in a process a core.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import itertools
+import multiprocessing
+import os
 import pathlib
 import tempfile
 import time
@@ -215,15 +218,37 @@ def _figures(log: Log, logits: list[Array]) -> Figures:
     return measure(log.rows.labels[log.starts[0] : log.starts[-1]], np.concatenate(logits))
 
 
+def try_settings() -> dict[str, list[Figures]]:
+    """Returns the figures of each setting on the days before the measured ones."""
+    before = [NUM_DAYS * times for times in range(1, NUM_TIMES_BEFORE + 1)]
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(
+        len(os.sched_getaffinity(0)), context, tf.config.threading.set_intra_op_parallelism_threads, (1,)
+    ) as pool:
+        warm = [pool.submit(_try_warm, number, seed) for number in before for seed in SEEDS]
+        scratch = [pool.submit(_try_scratch, number) for number in before]
+        for count, _ in enumerate(concurrent.futures.as_completed([*warm, *scratch]), start=1):
+            print(f"days before: {count} of {len(warm) + len(scratch)} trials", flush=True)
+        names = [*(f"from scratch, {epochs} epochs" for epochs in SCRATCH_EPOCHS), *map(str, WARM_STARTS)]
+        of_names = [
+            *zip(*(trial.result() for trial in scratch), strict=True),
+            *zip(*(trial.result() for trial in warm), strict=True),
+        ]
+    return {name: list(figures) for name, figures in zip(names, of_names, strict=True)}
+
+
+def _try_scratch(num_before: int) -> list[Figures]:
+    log = load_log(NUM_DAYS, num_before)
+    return [run_scratch(log, SEEDS[0], epochs)[0] for epochs in SCRATCH_EPOCHS]
+
+
+def _try_warm(num_before: int, seed: int) -> list[Figures]:
+    return [figures for figures, _ in run_warm(load_log(NUM_DAYS, num_before), seed, *WARM_STARTS)]
+
+
 def main() -> None:
     """Chooses the settings, measures and writes."""
-    before = [load_log(NUM_DAYS, NUM_DAYS * times) for times in range(1, NUM_TIMES_BEFORE + 1)]
-    tried: dict[str, list[Figures]] = {
-        f"from scratch, {epochs} epochs": [run_scratch(log, SEEDS[0], epochs)[0] for log in before]
-        for epochs in SCRATCH_EPOCHS
-    }
-    of_times = [[found for found, _ in run_warm(log, seed, *WARM_STARTS)] for log in before for seed in SEEDS]
-    tried |= {str(how): list(found) for how, found in zip(WARM_STARTS, zip(*of_times, strict=True), strict=True)}
+    tried = try_settings()
     on_days_before = {
         name: {
             "auc": round(float(np.mean([figures.auc for figures in found])), 5),
