@@ -261,7 +261,7 @@ def show_summary(summary: dict[str, Any], log: pathlib.Path, console: Console) -
     rows: list[tuple[str, str | Text]] = [
         ("rows", f"{examples['train']:,} train, {examples['eval']:,} eval"),
         ("quarantine", _quarantine(summary)),
-        ("collisions", _collisions(summary["collisions"])),
+        *((("collisions", _collisions(summary["collisions"])),) if summary["collisions"] else ()),
         ("drift", _drift(summary["drift"])),
         *((("tuned", _tuned(summary["tuned"])),) if summary["tuned"] else ()),
         *((("training", _training(summary["training"])),) if summary["training"] else ()),
@@ -341,9 +341,11 @@ def _tuned(tuned: dict[str, Any]) -> str:
 
 
 def _training(training: dict[str, Any]) -> str:
-    """Returns which epoch was kept, and whether the training began warm or cold."""
-    kept = f"epoch {training['best_epoch']} of {training['epochs']} was kept"
-    return f"{kept}; {training['start'].replace(f'{os.getcwd()}/', '')}" if training["start"] else kept
+    """Returns which epoch was kept, whether more might have been better, and whether it began warm or cold."""
+    best, epochs, start = training["best_epoch"], training["epochs"], (training["start"] or "")
+    is_cut_off = best == epochs > 1 and not start.startswith("warm")
+    hint = ", the last one: with more, see training.max_epochs, it may be better" if is_cut_off else ""
+    return f"epoch {best} of {epochs} was kept{hint}" + (f"; {start.replace(f'{os.getcwd()}/', '')}" if start else "")
 
 
 def _report(summary: dict[str, Any]) -> str | Text:

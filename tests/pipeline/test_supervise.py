@@ -155,8 +155,10 @@ def test_the_summary_names_the_fields_of_which_many_ids_collide(config: Pipeline
         "  collisions  c8 8.0% of ids, 16.0% of impressions; c7 7.0% of ids, 14.0% of impressions; "
         "c6 6.0% of ids, 12.0% of impressions; 3 more fields, see summary.json\n"
     ) in output
-    _, output = run(config, "finish(collisions={})")
+    _, output = run(config, "finish(collisions={'c': {'colliding_ids': 0.05, 'colliding_impressions': 0.01}})")
     assert "  collisions  at most 5% of any field's ids share a bucket\n" in output
+    _, output = run(config, "finish(collisions={})")  # there are no ids
+    assert "collisions" not in output
 
 
 def test_the_summary_says_how_the_training_began(config: PipelineConfig) -> None:
@@ -167,6 +169,15 @@ def test_the_summary_says_how_the_training_began(config: PipelineConfig) -> None
     assert f"  training    epoch 1 of 1 was kept; {start}\n" in output
     _, output = run(config, "finish(training=None)")
     assert "  training  " not in output
+
+
+def test_the_summary_says_where_more_epochs_may_be_better(config: PipelineConfig) -> None:
+    _, output = run(config, "finish(training={'start': None, 'epochs': 3, 'best_epoch': 3})")
+    hint = "the last one: with more, see training.max_epochs, it may be better"
+    assert f"  training    epoch 3 of 3 was kept, {hint}\n" in output
+    start = "warm start from model"  # the number of a warm one's epochs is chosen, see docs/daily-training.md
+    _, output = run(config, f"finish(training={{'start': '{start}', 'epochs': 3, 'best_epoch': 3}})")
+    assert f"  training    epoch 3 of 3 was kept; {start}\n" in output
 
 
 def test_the_summary_says_what_was_tuned(config: PipelineConfig) -> None:
