@@ -33,8 +33,8 @@ def add_commands(main: click.Group) -> None:
         """Show how much a model relies on each field.
 
         A field's values are shuffled among impressions of the newest evaluation's days (20,000 at most, evenly over
-        them):
-        how much AUC the model loses by that, and how much its log loss rises. Near zero: it hardly uses the field.
+        them): how much AUC the model loses by that, and how much its log loss rises. Near zero: it hardly uses the
+        field.
         """
         silence_tensorflow()
         from pipeline.config import ConfigError, load_config
