@@ -56,10 +56,10 @@ def check(
     """
     bad: dict[int, BadRow] = {}
     arrays = []
-    # A required timestamp first: a row that has none belongs to no day, whatever else is wrong with it.
-    columns = tuple(sorted(columns, key=lambda column: not column.is_required))
+    # The timestamp first that gives the day: a row that has none belongs to no day, whatever else is wrong with it.
+    columns = tuple(sorted(columns, key=lambda column: not column.gives_day))
     for column in columns:
-        if not column.is_required:
+        if not column.gives_day:
             bad = {**(known or {}), **bad}
         arrays.append(_check_column(find(batch, column.source), numbers, column, is_text=is_text, bad=bad))
     return Checked(pa.RecordBatch.from_arrays(arrays, [column.name for column in columns]), bad)
@@ -117,8 +117,8 @@ def _check_column(
     if not column.is_list:
         for row in np.flatnonzero(lengths > 1).tolist():
             add(row, quarantine.WRONG_TYPE, f"{lengths[row]} values")
-    if column.is_label or column.is_required:
-        missing = quarantine.MISSING_LABEL if column.is_label else quarantine.MISSING_TIMESTAMP
+    missing = _why_missing_is_bad(column, is_there=bool(lengths.any()))
+    if missing:
         for row in np.flatnonzero(lengths == 0).tolist():
             add(row, missing, None)
     # In the types that tfx_bsl decodes Examples to, see components/arrow_examples. A null offset makes a null list.
@@ -126,6 +126,17 @@ def _check_column(
     if types.is_binary(values.type):
         values = values.cast(pa.large_binary())
     return pa.LargeListArray.from_arrays(offsets, values)
+
+
+def _why_missing_is_bad(column: Column, *, is_there: bool) -> str | None:
+    """Returns why a row without a value is bad, None if it is not: no more is a column that is gone, see SchemaGate."""
+    if column.is_label:
+        return quarantine.MISSING_LABEL
+    if column.is_weight and is_there:
+        return quarantine.MISSING_WEIGHT
+    if column.gives_day or (column.is_required and is_there):
+        return quarantine.MISSING_TIMESTAMP
+    return None
 
 
 def first_values(array: pa.Array) -> pa.Array:

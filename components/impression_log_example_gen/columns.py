@@ -23,7 +23,9 @@ class Column:
         is_id: Whether an integer must not be negative.
         is_list: Whether it is a sequence: in CSV its values are separated by `|`.
         is_label: Whether it is the label, which every row must have.
+        is_weight: Whether it is the weight, which every row must have, and which must not be negative.
         is_required: Whether it is the timestamp, and every row must have it.
+        gives_day: Whether it is the timestamp, and says which day a row is of: in a log without folders of days.
         per_second: By what it is divided: the timestamp's units in a second. 0 for columns that are no timestamp.
         max_raw_length: How many values a row may have.
     """
@@ -34,7 +36,9 @@ class Column:
     is_id: bool = False
     is_list: bool = False
     is_label: bool = False
+    is_weight: bool = False
     is_required: bool = False
+    gives_day: bool = False
     per_second: int = 0
     max_raw_length: int = 10_000
 
@@ -43,9 +47,9 @@ class Column:
 
 
 def find_timestamp(spec: FeatureSpec, sources: Mapping[str, str], timestamp_unit: TimestampUnit) -> Column | None:
-    """Returns the timestamp as a column that every row must have, None if the spec names none; see `find_columns`."""
-    columns = find_columns(spec, sources, timestamp_unit=timestamp_unit, is_timestamp_required=True)
-    return next((column for column in columns if column.is_required), None)
+    """Returns the timestamp as a column that gives the day, None if the spec names none; see `find_columns`."""
+    columns = find_columns(spec, sources, timestamp_unit=timestamp_unit, is_timestamp_required=True, gives_day=True)
+    return next((column for column in columns if column.gives_day), None)
 
 
 def find_columns(
@@ -55,6 +59,7 @@ def find_columns(
     max_raw_length: int = 10_000,
     timestamp_unit: TimestampUnit = "s",
     is_timestamp_required: bool = False,
+    gives_day: bool = False,
 ) -> tuple[Column, ...]:
     """Returns the columns of a spec: the features, the label, the timestamp and the weight if it has them.
 
@@ -64,6 +69,7 @@ def find_columns(
         max_raw_length: How many values a row of any column may have.
         timestamp_unit: What the log's timestamp counts.
         is_timestamp_required: Whether a row without timestamp is bad.
+        gives_day: Whether the timestamp says which day a row is of.
     """
     columns = [
         Column(
@@ -77,9 +83,13 @@ def find_columns(
     columns.append(Column(spec.label.name, "int64", is_label=True))
     if spec.timestamp:
         per_second = PER_SECOND[timestamp_unit]
-        columns.append(Column(spec.timestamp, "int64", is_required=is_timestamp_required, per_second=per_second))
+        columns.append(
+            Column(
+                spec.timestamp, "int64", is_required=is_timestamp_required, gives_day=gives_day, per_second=per_second
+            )
+        )
     if spec.weight:
-        columns.append(Column(spec.weight, "float32"))
+        columns.append(Column(spec.weight, "float32", is_weight=True))
     named = sources or {}
     return tuple(
         dataclasses.replace(column, source=named.get(column.name, column.name), max_raw_length=max_raw_length)

@@ -93,13 +93,13 @@ class Executor(BaseBeamExecutor):
 
 
 def _wanted_columns(exec_properties: dict[str, Any], *, is_partitioned: bool) -> tuple[Column, ...]:
-    # In a flat log every row must have the timestamp.
     return find_columns(
         load_spec(exec_properties["features"]),
         json.loads(exec_properties["columns"]),
         max_raw_length=exec_properties["max_raw_length"],
         timestamp_unit=exec_properties["timestamp_unit"],
-        is_timestamp_required=not is_partitioned,
+        is_timestamp_required=True,
+        gives_day=not is_partitioned,
     )
 
 

@@ -136,7 +136,7 @@ class _PortionWriter:
 
     def _select(self, lists: pa.RecordBatch, bad: dict[int, BadRow], days: Days) -> tuple[np.ndarray[Any, Any], int]:
         """Returns which rows belong to the days, bool [rows], and how many belong to others."""
-        (timestamp,) = (column for column in self._columns if column.is_required)
+        (timestamp,) = (column for column in self._columns if column.gives_day)
         is_dated = np.ones(lists.num_rows, bool)
         is_dated[[row for row, what in bad.items() if what.column == timestamp.source]] = False
         day = np.zeros(lists.num_rows, np.int64)

@@ -49,6 +49,8 @@ def convert(values: pa.Array, column: Column, *, is_text: bool = False) -> tuple
         values, wrong = _parse(values, pa.int64() if column.dtype == "int64" else pa.float64(), is_id=column.is_id)
     if column.dtype == "float32":
         floats, more = _to_floats(values)
+        if column.is_weight and len(floats) and pc.min(floats).as_py() < 0:
+            more = _merge(more, _at(floats.to_numpy() < 0, quarantine.NEGATIVE_WEIGHT))
         return floats, _merge(wrong, more)
     integers, more = _to_integers(values, column.per_second)
     wrong = _merge(wrong, more)
@@ -57,7 +59,7 @@ def convert(values: pa.Array, column: Column, *, is_text: bool = False) -> tuple
     if column.per_second and len(integers):
         seconds = integers.to_numpy()
         # Not of a type that has its unit, nor where the folder says the day.
-        is_count = column.is_required and column.per_second > 1 and not types.is_timestamp(values.type)
+        is_count = column.gives_day and column.per_second > 1 and not types.is_timestamp(values.type)
         first = _SECOND_OF_1990 if is_count else _FIRST_SECOND
         is_out = (seconds < first) | (seconds > _LAST_SECOND)
         wrong = _merge(wrong, _at(is_out, quarantine.NO_TIME)) if is_out.any() else wrong

@@ -38,7 +38,7 @@ def read_json(file: pathlib.Path, columns: tuple[Column, ...]) -> Iterator[Rows]
 def _one_of_each_source(columns: tuple[Column, ...]) -> tuple[Column, ...]:
     """Returns, of columns that are one in the log, that of the narrowest type: a whole number is a float, too."""
     of_source: dict[str, Column] = {}
-    for column in sorted(columns, key=lambda column: (_NARROWEST_FIRST.index(column.dtype), not column.is_required)):
+    for column in sorted(columns, key=lambda column: (_NARROWEST_FIRST.index(column.dtype), not column.gives_day)):
         of_source.setdefault(column.source, column)
     return tuple(of_source.values())
 
@@ -123,7 +123,7 @@ def _parse_line(
         return None, BadRow(number, None, UNPARSABLE, line[:400].decode(errors="replace"))
     found: dict[str, list[Any]] = {}
     wrong = None
-    for column in sorted(columns, key=lambda column: not column.is_required):
+    for column in sorted(columns, key=lambda column: not column.gives_day):
         value = row.get(column.source)
         elements = [v for v in (value if isinstance(value, list) else [value]) if v is not None]
         try:
@@ -132,7 +132,7 @@ def _parse_line(
             found[column.source] = []
             excerpt = repr(value)[:400].encode(errors="replace").decode()
             wrong = wrong or BadRow(number, column.source, str(error), excerpt)
-            if column.is_required:
+            if column.gives_day:
                 return None, wrong
     return found, wrong
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import decimal
+import math
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +29,9 @@ def test_columns_of_a_spec():
         timestamp="at",
     )
     sources = {"city": "town", "clicked": "click"}
-    found = find_columns(spec, sources, max_raw_length=5, timestamp_unit="ms", is_timestamp_required=True)
+    found = find_columns(
+        spec, sources, max_raw_length=5, timestamp_unit="ms", is_timestamp_required=True, gives_day=True
+    )
     assert found == tuple(
         dataclasses.replace(column, max_raw_length=5)
         for column in (
@@ -36,7 +39,7 @@ def test_columns_of_a_spec():
             Column("seen", "int64", is_id=True, is_list=True),
             Column("price", "float32"),
             Column("clicked", "int64", "click", is_label=True),
-            Column("at", "int64", per_second=1000, is_required=True),
+            Column("at", "int64", per_second=1000, is_required=True, gives_day=True),
         )
     )
 
@@ -156,6 +159,21 @@ def test_labels(array, expected):
     assert bad == expected
 
 
+def test_weights():
+    spec = FeatureSpec("tiny", (NumericFeature("price"),), weight="w")
+    *_, column = find_columns(spec)
+    lists, bad = _check(pa.array([1.5, None, -0.5, 0.0, math.nan]), column)
+    assert bad == {1: "missing weight", 2: "negative weight", 4: "NaN or Inf"}
+    assert lists.take([0, 3]).to_pylist() == [[1.5], [0.0]]
+    assert _check(pa.array(["-1", "2"]), column, is_text=True)[1] == {0: "negative weight"}
+
+
+def test_a_timestamp_may_be_missing_where_it_is_not_required():
+    array = pa.array([None, 5])
+    assert _check(array, Column("time", "int64", per_second=1))[1] == {}
+    assert _check(array, Column("time", "int64", per_second=1, is_required=True))[1] == {0: "missing timestamp"}
+
+
 @pytest.mark.parametrize("column", [Column("x", "int64"), Column("x", "int64", is_id=True)], ids=["number", "id"])
 def test_several_values_are_bad_where_there_may_be_one(column):
     lists, bad = _check(pa.array([[1], [], [1, 2], None, [3]]), column)
@@ -210,7 +228,10 @@ def test_timestamps_become_seconds(array, per_second, expected):
 
 
 def test_a_required_timestamp_is_named_before_what_else_is_wrong():
-    columns = (Column("item", "int64", is_id=True), Column("time", "int64", per_second=1, is_required=True))
+    columns = (
+        Column("item", "int64", is_id=True),
+        Column("time", "int64", per_second=1, is_required=True, gives_day=True),
+    )
     batch = pa.RecordBatch.from_arrays([pa.array([-1, -1]), pa.array([None, 5])], ["item", "time"])
     bad = check(batch, np.array([7, 8]), columns).bad
     assert [(row.number, row.column, row.reason) for row in bad.values()] == [

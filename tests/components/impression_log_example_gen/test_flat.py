@@ -103,10 +103,10 @@ def test_a_timestamp_of_another_unit_makes_its_row_bad_and_not_the_log(
 
 
 def test_a_type_that_has_its_unit_may_be_of_any_day():
-    column = Column("time", "int64", is_required=True, per_second=1000)
+    column = Column("time", "int64", is_required=True, gives_day=True, per_second=1000)
     values, wrong = convert(pa.array([0, DAY], pa.timestamp("s")), column)
     assert (values.to_pylist(), wrong) == ([0, DAY], [])
-    values, wrong = convert(pa.array([0]), dataclasses.replace(column, is_required=False))
+    values, wrong = convert(pa.array([0]), dataclasses.replace(column, gives_day=False))
     assert (values.to_pylist(), wrong) == ([0], [])
 
 

@@ -23,7 +23,7 @@ def write_days(write, make_row):
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_good_rows_of_every_format_become_examples_in_their_order(suffix, write_days, ingest, make_row, expected):
     rows = [make_row(number) for number in range(20)]
-    rows[3] = make_row(3, item=None, country=None, history=None, tags=None, price=None, time=None)
+    rows[3] = make_row(3, item=None, country=None, history=None, tags=None, price=None)
     write_days(rows, suffix)
     ingested = ingest()
     assert ingested.train == [expected(row) for row in rows]
@@ -41,6 +41,7 @@ BAD = {
     "label of 2": ({"label": 2}, "label", "label not 0 or 1", ANY),
     "label of -1": ({"label": -1}, "label", "label not 0 or 1", ANY),
     "no label": ({"label": None}, "label", "missing label", ANY),
+    "no timestamp": ({"time": None}, "time", "missing timestamp", ANY),
     "label as text": ({"label": b"yes"}, "label", "wrong type", (".csv", ".jsonl", ".tfrecord")),
     "two labels": ({"label": [0, 1]}, "label", "wrong type", (".csv", ".jsonl", ".tfrecord")),
     "negative id": ({"item": -1}, "item", "negative id", ANY),

@@ -69,7 +69,9 @@ def test_of_a_flat_logs_file_in_both_splits_one_takes_the_rows_without_a_day(log
     from components.impression_log_example_gen.columns import Column
 
     write("a.csv", [make_row(1, time=day * 86_400) for day in (1, 2, 3)])
-    window = choose_window(log, 1, None, timestamp=Column("time", "int64", is_required=True, per_second=1))
+    window = choose_window(
+        log, 1, None, timestamp=Column("time", "int64", is_required=True, gives_day=True, per_second=1)
+    )
     pieces = [piece for portion in plan_portions(window) for piece in portion.pieces]
     assert [piece.days for piece in pieces] == [Days(1, 2, with_undated=True), Days(3, 3, with_undated=False)]
 
