@@ -36,9 +36,7 @@ def explain_newest(
     """
     spec = load_spec(config.features)
     store = open_store(config)
-    examples = _evaluated_examples(store)
-    if examples is None:
-        raise ReportError(f"{config.name} has no evaluation yet: run `ctr run` to its end first")
+    examples = _evaluated_examples(config.name, store)
     folder = str(model or _find_model(config, store))
     days = days_of(examples, "eval")
     count = json.loads(examples.custom_properties["num_examples"].string_value)["eval"]
@@ -56,13 +54,15 @@ def _find_model(config: PipelineConfig, store: MetadataStore) -> pathlib.Path:
         return pathlib.Path(trained.uri, "Format-Serving")
 
 
-def _evaluated_examples(store: MetadataStore) -> mlmd.Artifact | None:
+def _evaluated_examples(name: str, store: MetadataStore) -> mlmd.Artifact:
     """Returns the examples that the newest evaluation was made on: not those of a run that failed before it."""
     evaluation = _newest(store, "ModelEvaluation")
-    if evaluation is None:
-        return None
-    found = origins(store, [evaluation.id])[evaluation.id]
-    return found[0] if found and os.path.isdir(found[0].uri) else None
+    found = origins(store, [evaluation.id])[evaluation.id] if evaluation else None
+    if not found:
+        raise ReportError(f"{name} has no evaluation yet: run `ctr run` to its end first")
+    if not os.path.isdir(found[0].uri):
+        raise ReportError(f"the examples of the newest evaluation are gone, {found[0].uri}: `ctr run` makes them anew")
+    return found[0]
 
 
 def _newest(store: MetadataStore, kind: str) -> mlmd.Artifact | None:

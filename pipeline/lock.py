@@ -43,6 +43,10 @@ def hold_lock(home: pathlib.Path) -> Iterator[int]:
         except BlockingIOError:
             file.seek(0)
             raise LockedError(_describe(home, file.read())) from None
+        except OSError as error:
+            raise LockedError(
+                f"cannot lock {path}: {error.strerror}; its folder must be on a file system that has locks (flock)"
+            ) from None
         started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         command = " ".join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]])
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": started, "command": command}

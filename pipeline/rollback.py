@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 import pathlib
 
 import tensorflow as tf
 from ml_metadata import MetadataStore, errors
 from ml_metadata.proto import metadata_store_pb2 as mlmd
+from tfx.types.standard_artifacts import PushedModel
 
 from components.model_pusher import ROLLED_BACK
 from components.model_pusher.versions import (
     Source,
+    digest,
     is_servable,
     list_versions,
     publish,
@@ -78,13 +81,16 @@ def _roll_back(config: PipelineConfig, to: int | None) -> Rollback:
     if not versions:
         raise RollbackError(f"no version in {serving}")
     newest = read_source(serving, versions[-1])
-    if newest and newest.restored_from and _find_push(store, versions[-1]) is None:
-        target, version, source = newest.restored_from, versions[-1], newest
+    begun = newest.restored_from if newest and _find_push(store, versions[-1]) is None else None
+    replaced = [read_source(serving, version) for version in versions[:-1] if begun and version > begun]
+    # A store that has marked none of them is newer than the copy: that is not this rollback's.
+    if newest and begun and to in (None, begun) and any(_is_taken_back(store, source) for source in replaced if source):
+        target, version, source = begun, versions[-1], newest
     else:
         target = _choose(store, serving, versions, to)
         source = read_source(serving, target) or Source(0, "", "")
-        replaced = [version for version in versions if version > target]
-        _mark(store, [found for found in (read_source(serving, v) for v in replaced) if found], keep=source)
+        replaced = [read_source(serving, version) for version in versions if version > target]
+        _mark(store, [found for found in replaced if found], keep=source)
         copy = dataclasses.replace(source, restored_from=target)
         version = publish(version_path(serving, target), serving, copy)
     taken_back = tuple(v for v in versions if target < v < version)
@@ -149,8 +155,21 @@ def _taken_back(sources: dict[int, Source | None], models: dict[int, str]) -> se
 
 
 def _models(store: MetadataStore, source: Source) -> list[mlmd.Artifact]:
-    """Returns the Model artifact of a source; none where this metadata store does not know it."""
-    return [model for model in store.get_artifacts_by_id([source.model_id]) if model.uri == source.model_uri]
+    """Returns the Model artifact of a source; none where this metadata store does not know it.
+
+    A store that was begun anew counts from 1 again, and TFX makes the same folders anew: an artifact of the same id and
+    folder may be another model.
+    """
+    return [
+        model
+        for model in store.get_artifacts_by_id([source.model_id])
+        if model.uri == source.model_uri and _is_in(os.path.join(model.uri, "Format-Serving"), source)
+    ]
+
+
+def _is_in(saved_model: str, source: Source) -> bool:
+    """Returns whether a folder has the model of a source, as far as that can be told."""
+    return not source.sha256 or not os.path.isdir(saved_model) or digest(saved_model) == source.sha256
 
 
 def _is_taken_back(store: MetadataStore, source: Source) -> bool:
@@ -189,7 +208,7 @@ def _record(store: MetadataStore, pipeline: str, serving: str, result: Rollback)
     execution.custom_properties["taken_back"].string_value = ",".join(map(str, result.taken_back))
     before = _find_push(store, result.restored_from)
     pushed = mlmd.Artifact(
-        type_id=store.get_artifact_type("PushedModel").id,
+        type_id=_type_of_pushed(store),
         uri=before.uri if before else version_path(serving, result.restored_from),
         state=mlmd.Artifact.LIVE,
     )
@@ -204,6 +223,13 @@ def _record(store: MetadataStore, pipeline: str, serving: str, result: Rollback)
     except errors.NotFoundError:
         contexts = []
     store.put_execution(execution, events, [context for context in contexts if context])
+
+
+def _type_of_pushed(store: MetadataStore) -> int:
+    try:
+        return int(store.get_artifact_type(PushedModel.TYPE_NAME).id)
+    except errors.NotFoundError:  # of a store that was begun anew, with which no run has pushed yet
+        return int(store.put_artifact_type(PushedModel().artifact_type))
 
 
 def _path(key: str) -> mlmd.Event.Path:

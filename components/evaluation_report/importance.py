@@ -137,7 +137,7 @@ def read_columns(spec: FeatureSpec, examples: Sequence[bytes]) -> tuple[dict[str
     parsed = tf.io.parse_example(tf.constant(list(examples)), parsing)
     columns: dict[str, Any] = {}
     for feature in spec.features:
-        rows = _rows(parsed[feature.name])
+        rows = _rows(parsed[feature.name], keep_empty=isinstance(feature, IdSequence))
         if isinstance(feature, IdSequence):
             rows = rows[:, -feature.max_length :]
             columns[feature.length_name] = rows.row_lengths().numpy()
@@ -151,8 +151,8 @@ def read_columns(spec: FeatureSpec, examples: Sequence[bytes]) -> tuple[dict[str
     return columns, labels, weights
 
 
-def _rows(column: tf.SparseTensor) -> tf.RaggedTensor:
-    if column.dtype == tf.string:  # the empty string is no id
+def _rows(column: tf.SparseTensor, *, keep_empty: bool = False) -> tf.RaggedTensor:
+    if column.dtype == tf.string and not keep_empty:  # no value; in a sequence it has a place, as in a request
         column = tf.sparse.retain(column, column.values != "")
     return tf.RaggedTensor.from_value_rowids(column.values, column.indices[:, 0], nrows=column.dense_shape[0])
 

@@ -175,6 +175,11 @@ def _find_all(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
                     links.append((inner, os.path.realpath(inner), inner.is_dir()))
                 else:
                     found.append((inner, os.path.join(place, entry.name), entry.is_dir()))
+    for file in files:
+        try:
+            str(file).encode()
+        except UnicodeEncodeError:
+            raise LogError(f"the name of the file {os.fsencode(file)!r} is not UTF-8: rename it") from None
     if others:
         _LOGGER.warning(
             "%s is no part of the log%s: its name ends in none of %s",

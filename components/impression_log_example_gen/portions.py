@@ -7,6 +7,7 @@ in order.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import itertools
 import pathlib
@@ -114,16 +115,18 @@ def cut(pieces: Sequence[Piece]) -> list[tuple[Piece, ...]]:
     num_rows = sum(piece.size for piece in pieces)
     num_groups = max(-(-num_rows // MAX_ROWS), min(_MIN_PORTIONS, -(-num_rows // _MIN_ROWS)))
     bounds = [num_rows * index // num_groups for index in range(num_groups + 1)] if num_rows else []
+    firsts = list(itertools.accumulate((piece.size for piece in pieces), initial=0))  # each one's first row
     groups = []
     for start, stop in itertools.pairwise(bounds):
-        group, row = [], 0
-        for piece in pieces:
+        group = []
+        # From the piece that `start` is in.
+        for index in range(max(bisect.bisect_right(firsts, start) - 1, 0), bisect.bisect_left(firsts, stop)):
+            piece, row = pieces[index], firsts[index]
             first, last = max(start - row, 0), min(stop - row, piece.size)
             if piece.stop is None and start <= row < stop:
                 group.append(piece)
             elif piece.stop is not None and first < last:
                 group.append(dataclasses.replace(piece, start=first, stop=last, size=last - first))
-            row += piece.size
         if group:
             groups.append(tuple(group))
     return groups

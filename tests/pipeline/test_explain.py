@@ -145,7 +145,8 @@ def test_what_is_missing_is_named(ctr, tmp_path, home):
     assert result.exit_code == 1
     assert "shop has no model yet: run `ctr run` first" in result.output
     (home / "examples").rename(tmp_path / "moved")
-    assert "shop has no evaluation yet: run `ctr run` to its end first" in ctr().output
+    gone = f"the examples of the newest evaluation are gone, {home}/examples: `ctr run` makes them anew"
+    assert gone in ctr().output.replace("\n     ", " ")
     (home / "metadata.sqlite").unlink()
     assert "shop has no runs" in ctr().output
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
@@ -92,6 +93,14 @@ def test_a_lock_can_be_held_again_and_says_nothing_of_the_last_holder(tmp_path):
 def test_a_lock_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "lock").mkdir()  # as root may write any file
     told = rf"cannot write {tmp_path}/lock: Is a directory; does the pipeline belong to another user"
+    with pytest.raises(LockedError, match=told), hold_lock(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
+    error = OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    monkeypatch.setattr("fcntl.flock", lambda *_: (_ for _ in ()).throw(error))
+    told = rf"^cannot lock {tmp_path}/lock: No locks available; its folder must be on a file system that has locks"
     with pytest.raises(LockedError, match=told), hold_lock(tmp_path):
         pass
 

@@ -19,7 +19,7 @@ class Pushed:
     def __init__(self, folder):
         self.config = PipelineConfig(name="shop", runs_dir=str(folder))
         self.home = folder / "shop"
-        self.home.mkdir()
+        self.home.mkdir(exist_ok=True)
         self.serving = str(self.home / "serving")
         config = mlmd.ConnectionConfig()
         config.sqlite.filename_uri = str(self.home / "metadata.sqlite")
@@ -31,16 +31,17 @@ class Pushed:
         context_type = self.store.put_context_type(mlmd.ContextType(name="pipeline"))
         (self.context,) = self.store.put_contexts([mlmd.Context(type_id=context_type, name="shop")])
 
-    def push(self, content):
+    def push(self, content, folder=None):
         """Pushes a model; returns its version."""
-        folder = self.home / "root" / content
-        if not folder.exists():
-            (folder / "variables").mkdir(parents=True)
-            for file in ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"):
-                (folder / file).write_text(content)
+        folder = self.home / "root" / (folder or content)
+        saved_model = folder / "Format-Serving"
+        for file in ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"):
+            (saved_model / file).parent.mkdir(parents=True, exist_ok=True)
+            (saved_model / file).write_text(content)
+        if not self.store.get_artifacts_by_uri(str(folder)):
             self.store.put_artifacts([mlmd.Artifact(type_id=self._types["Model"], uri=str(folder))])
         (model,) = self.store.get_artifacts_by_uri(str(folder))
-        version = publish(str(folder), self.serving, Source(model.id, str(folder), digest(str(folder))))
+        version = publish(str(saved_model), self.serving, Source(model.id, str(folder), digest(str(saved_model))))
         pushed = mlmd.Artifact(type_id=self._types["PushedModel"], uri=str(folder))
         pushed.custom_properties["pushed_version"].string_value = str(version)
         self.store.put_artifacts([pushed])
@@ -186,6 +187,60 @@ def test_a_damaged_metadata_store_is_named_and_nothing_is_done(shop):
     with pytest.raises(RollbackError, match=rf"^the metadata store {shop.home}/metadata.sqlite is damaged"):
         roll_back(shop.config)
     assert shop.in_service() == "b"
+
+
+def _begin_the_store_anew(shop):
+    """Leaves what stands there once the metadata store was moved away: versions, and a store that counts from 1."""
+    (shop.home / "metadata.sqlite").rename(shop.home / "metadata.before")
+    shop.__init__(shop.home.parent)
+
+
+def test_another_model_of_the_same_id_and_folder_is_not_taken_for_the_one_in_a_version(shop):
+    first = shop.push("a", folder="model")
+    _begin_the_store_anew(shop)
+    second = shop.push("b", folder="model")
+    assert read_source(shop.serving, first).model_id == read_source(shop.serving, second).model_id
+    done = roll_back(shop.config)
+    assert (shop.in_service(), done.taken_back) == ("a", (second,))
+    (model,) = shop.store.get_artifacts_by_type("Model")  # b's: no run may push it again
+    assert "rolled_back" in model.custom_properties
+
+
+def test_a_store_that_no_run_has_pushed_with_can_record_a_rollback(shop):
+    first = shop.push("a")
+    shop.push("b")
+    (shop.home / "metadata.sqlite").rename(shop.home / "metadata.before")
+    config = mlmd.ConnectionConfig()
+    config.sqlite.filename_uri = str(shop.home / "metadata.sqlite")
+    config.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+    store = MetadataStore(config)
+    done = roll_back(shop.config)
+    assert (done.restored_from, shop.in_service()) == (first, "a")
+    (pushed,) = store.get_artifacts_by_type("PushedModel")
+    assert pushed.custom_properties["pushed_version"].string_value == str(done.version)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_copy_of_a_rollback_that_is_over_is_not_ended_again(shop, named):
+    first, _ = shop.push("a"), shop.push("b")
+    shop.push("c")
+    roll_back(shop.config)
+    assert shop.in_service() == "b"
+    _begin_the_store_anew(shop)
+    done = roll_back(shop.config, to=first if named else None)
+    assert (done.restored_from, shop.in_service()) == (first, "a")
+
+
+def test_another_version_may_be_named_after_a_rollback_was_cut_off(shop, monkeypatch):
+    first = shop.push("a")
+    for content in ("b", "c"):
+        shop.push(content)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            roll_back(shop.config)
+    roll_back(shop.config, to=first)
+    assert (shop.in_service(), shop.taken_back()) == ("a", ["b", "c"])
 
 
 @pytest.mark.parametrize("step", ["publish", "_record"])

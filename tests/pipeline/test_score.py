@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
+import pipeline.score
 import tests.small_model
 from components.impression_log_example_gen.log import LogError
 from pipeline.beam import BeamConfig
@@ -76,6 +77,18 @@ def test_each_row_has_the_ctr_that_the_export_gives(
     assert found["row"] == [*range(1, 31), 1, *range(3, 12)]
     assert scored.rows == 40
     assert scored.bad_rows == 2
+
+
+def test_the_workers_are_told_absolute_paths(
+    small_model: Path, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[Path] = []
+    plan = pipeline.score.plan
+    monkeypatch.setattr(pipeline.score, "plan", lambda path: planned.append(path) or plan(path))
+    monkeypatch.chdir(tmp_path)
+    score_log(CONFIG, Path("log"), Path("out"), small_model)
+    assert planned == [log]
+    assert _read(tmp_path / "out")["file"][0] == "day=2026-01-01/a.parquet"
 
 
 def test_bad_rows_are_put_aside_with_the_reason(small_model: Path, log: Path, tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ def test_columns_are_what_the_signature_predict_takes():
         "country": [b"", b""],
         "history": [[2, 3, 4], [0, 0, 0]],
         "history_length": [3, 0],
-        "tags": [[b"a", b"b", b""], [b""] * 3],
-        "tags_length": [2, 0],
+        "tags": [[b"a", b"", b"b"], [b""] * 3],  # an empty string has a place, as in the transformation
+        "tags_length": [3, 0],
     }
     np.testing.assert_equal(columns["price"], np.array([1.5, np.nan], np.float32))
     np.testing.assert_equal(columns["age"], np.array([7, np.nan], np.float32))

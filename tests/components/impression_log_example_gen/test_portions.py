@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pathlib
+import time
 
 import pytest
 
@@ -31,6 +32,14 @@ def test_files_whose_rows_nobody_has_counted_stay_whole():
 
 def test_one_portion_takes_several_files():
     assert _ranges(cut([_counted(A, 2), _counted(B, 3)])) == [[("a", 0, 2), ("b", 0, 3)]]
+
+
+def test_many_files_are_cut_in_one_pass_over_them():
+    files = [_counted(A, 250_000) for _ in range(20_000)]
+    start = time.process_time()
+    groups = cut(files)
+    assert time.process_time() - start < 5  # where each portion looked at each file: minutes
+    assert [piece.size for group in groups for piece in group] == [250_000] * 20_000
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,14 @@ LINKS = {
 }
 
 
+def test_a_file_whose_name_is_not_utf_8_is_named(tmp_path):
+    folder = tmp_path / "day=2026-01-01"
+    folder.mkdir()
+    open(os.path.join(os.fsencode(folder), b"caf\xe9.csv"), "w").close()
+    with pytest.raises(LogError, match=r"day=2026-01-01/caf\\xe9.csv' is not UTF-8: rename it"):
+        find_days(tmp_path)
+
+
 @pytest.mark.parametrize(("link", "target"), LINKS.values(), ids=LINKS.keys())
 def test_a_link_to_what_the_log_has_is_named_and_does_not_count_rows_twice(link, target, log, caplog):
     _write(log / "day=2026-01-02/hour=23/a.parquet")
