@@ -94,7 +94,8 @@ def score_log(config: PipelineConfig, log: pathlib.Path, out: pathlib.Path, mode
             f"{', '.join(_OWN)}: give it another in the spec, and name the log's in log.columns"
         )
     _check_features(load_model(model), spec, model)
-    log = log.absolute()  # the workers are in other folders
+    if config.beam.runner != "local":
+        log = log.absolute()  # the workers are in other folders; here, what is told names the path as it was given
     portions = plan(log)
     with _unfinished_folder(out.absolute()) as unfinished:
         work = ScorePortion.for_log(config, spec, log, unfinished, model)

@@ -79,16 +79,21 @@ def test_each_row_has_the_ctr_that_the_export_gives(
     assert scored.bad_rows == 2
 
 
-def test_the_workers_are_told_absolute_paths(
+def test_workers_elsewhere_are_told_absolute_paths(
     small_model: Path, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned: list[Path] = []
-    plan = pipeline.score.plan
-    monkeypatch.setattr(pipeline.score, "plan", lambda path: planned.append(path) or plan(path))
+
+    def plan(path: Path) -> None:
+        planned.append(path)
+        raise LogError("enough")
+
+    monkeypatch.setattr(pipeline.score, "plan", plan)
     monkeypatch.chdir(tmp_path)
-    score_log(CONFIG, Path("log"), Path("out"), small_model)
-    assert planned == [log]
-    assert _read(tmp_path / "out")["file"][0] == "day=2026-01-01/a.parquet"
+    for beam in (BeamConfig(), BeamConfig(runner="flink")):
+        with pytest.raises(LogError, match="enough"):
+            score_log(dataclasses.replace(CONFIG, beam=beam), Path("log"), Path("out"), small_model)
+    assert planned == [Path("log"), log]
 
 
 def test_bad_rows_are_put_aside_with_the_reason(small_model: Path, log: Path, tmp_path: Path) -> None:
