@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import os
 import pathlib
 
 import tensorflow as tf
 from ml_metadata import MetadataStore, errors
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.types.standard_artifacts import PushedModel
+from tfx.utils import path_utils
 
 from components.model_pusher import ROLLED_BACK
 from components.model_pusher.versions import (
@@ -163,13 +163,13 @@ def _models(store: MetadataStore, source: Source) -> list[mlmd.Artifact]:
     return [
         model
         for model in store.get_artifacts_by_id([source.model_id])
-        if model.uri == source.model_uri and _is_in(os.path.join(model.uri, "Format-Serving"), source)
+        if model.uri == source.model_uri and _is_in(path_utils.serving_model_path(model.uri), source)
     ]
 
 
 def _is_in(saved_model: str, source: Source) -> bool:
     """Returns whether a folder has the model of a source, as far as that can be told."""
-    return not source.sha256 or not os.path.isdir(saved_model) or digest(saved_model) == source.sha256
+    return not source.sha256 or not pathlib.Path(saved_model).is_dir() or digest(saved_model) == source.sha256
 
 
 def _is_taken_back(store: MetadataStore, source: Source) -> bool:

@@ -344,7 +344,7 @@ def _training(training: dict[str, Any]) -> str:
     """Returns which epoch was kept, whether more might have been better, and whether it began warm or cold."""
     best, epochs, start = training["best_epoch"], training["epochs"], (training["start"] or "")
     is_cut_off = best == epochs > 1 and not start.startswith("warm")
-    hint = ", the last one: with more, see training.max_epochs, it may be better" if is_cut_off else ""
+    hint = ", the last one: with more, see training.max_epochs and max_steps, it may be better" if is_cut_off else ""
     return f"epoch {best} of {epochs} was kept{hint}" + (f"; {start.replace(f'{os.getcwd()}/', '')}" if start else "")
 
 

@@ -48,7 +48,7 @@ class Column:
 
 def find_timestamp(spec: FeatureSpec, sources: Mapping[str, str], timestamp_unit: TimestampUnit) -> Column | None:
     """Returns the timestamp as a column that gives the day, None if the spec names none; see `find_columns`."""
-    columns = find_columns(spec, sources, timestamp_unit=timestamp_unit, is_timestamp_required=True, gives_day=True)
+    columns = find_columns(spec, sources, timestamp_unit=timestamp_unit, gives_day=True)
     return next((column for column in columns if column.gives_day), None)
 
 
@@ -68,8 +68,8 @@ def find_columns(
         sources: The log's names of columns that have another one there than in the spec.
         max_raw_length: How many values a row of any column may have.
         timestamp_unit: What the log's timestamp counts.
-        is_timestamp_required: Whether a row without timestamp is bad.
-        gives_day: Whether the timestamp says which day a row is of.
+        is_timestamp_required: Whether a row without the timestamp that others have is bad.
+        gives_day: Whether the timestamp says which day a row is of, and so a row without it is bad.
     """
     columns = [
         Column(

@@ -147,6 +147,8 @@ def test_what_is_missing_is_named(ctr, tmp_path, home):
     (home / "examples").rename(tmp_path / "moved")
     gone = f"the examples of the newest evaluation are gone, {home}/examples: `ctr run` makes them anew"
     assert gone in ctr().output.replace("\n     ", " ")
+    (home / "evaluation").rename(tmp_path / "moved evaluation")
+    assert "shop has no evaluation yet: run `ctr run` to its end first" in ctr().output
     (home / "metadata.sqlite").unlink()
     assert "shop has no runs" in ctr().output
 

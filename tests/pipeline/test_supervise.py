@@ -173,7 +173,7 @@ def test_the_summary_says_how_the_training_began(config: PipelineConfig) -> None
 
 def test_the_summary_says_where_more_epochs_may_be_better(config: PipelineConfig) -> None:
     _, output = run(config, "finish(training={'start': None, 'epochs': 3, 'best_epoch': 3})")
-    hint = "the last one: with more, see training.max_epochs, it may be better"
+    hint = "the last one: with more, see training.max_epochs and max_steps, it may be better"
     assert f"  training    epoch 3 of 3 was kept, {hint}\n" in output
     start = "warm start from model"  # the number of a warm one's epochs is chosen, see docs/daily-training.md
     _, output = run(config, f"finish(training={{'start': '{start}', 'epochs': 3, 'best_epoch': 3}})")
