@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import math
 import os
 import pathlib
 import shutil
@@ -30,14 +29,16 @@ class Progress:
     Attributes:
         epoch: The epoch it is in, from 0.
         batch: How many batches of that epoch are done.
-        loss: The mean training loss of those batches, as of the last checkpoint.
+        loss_sum: The sum of those batches' training losses, each times its weight, as of the last checkpoint.
+        loss_weight: The sum of the weights.
         best: The step at the end of the best epoch, 0 while none is done.
         history: The logs of the epochs that are done.
     """
 
     epoch: int = 0
     batch: int = 0
-    loss: float = math.nan
+    loss_sum: float = 0.0
+    loss_weight: float = 0.0
     best: int = 0
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
@@ -150,6 +151,11 @@ def number(value: Any) -> float:
     return float(tf.convert_to_tensor(value.value if isinstance(value, keras.Variable) else value))
 
 
+def loss_metric(model: keras.Model) -> keras.metrics.Mean:
+    """Returns the metric that has the mean of an epoch's training losses."""
+    return next(metric for metric in model.metrics if metric.name == "loss")
+
+
 def steps_taken(model: keras.Model) -> int:
     """Returns the number of steps that led to a model's state."""
     return int(number(model.optimizer.iterations))
@@ -175,8 +181,12 @@ class KeepState(keras.callbacks.Callback):
         self._first = 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Remembers which step the epoch's first one was."""
+        """Remembers which step the epoch's first one was, and takes the loss of the batches that are done."""
         self._first = steps_taken(self.model) - self._progress.batch
+        if self._progress.batch:
+            metric = loss_metric(self.model)
+            metric.total.assign(self._progress.loss_sum)
+            metric.count.assign(self._progress.loss_weight)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Writes one where it is time; it may be called for several batches together."""
@@ -186,7 +196,8 @@ class KeepState(keras.callbacks.Callback):
         is_time = self._seconds and time.monotonic() - self._written >= self._seconds
         # A step with a finite loss may have made the weights NaN: the next one's loss is, and this state is no good.
         if (is_step or is_time) and self._is_finite():
-            self._progress.loss = number(logs["loss"])
+            metric = loss_metric(self.model)
+            self._progress.loss_sum, self._progress.loss_weight = number(metric.total), number(metric.count)
             self._checkpoints.write(step, self._progress)
             self._written = time.monotonic()
 
@@ -195,7 +206,7 @@ class KeepState(keras.callbacks.Callback):
         return all(bool(np.isfinite(tf.convert_to_tensor(variable.value)).all()) for variable in others)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Adds the loss, where all the epoch's batches were before the checkpoint that training has gone on from.
+        """Adds the loss, which Keras does not where a checkpoint had all of the epoch's batches.
 
         Raises:
             ValueError: The epoch had no batch, or the training none with a weight.
@@ -205,10 +216,9 @@ class KeepState(keras.callbacks.Callback):
                 "there is no example to learn from: the training split is empty, or negative_sampling_rate "
                 "has left none of its impressions without a click, and there are no others"
             )
-        logs.setdefault("loss", self._progress.loss)
-        # A mean by weight is exactly 0 where there is none; batches or epochs before may have had some.
-        is_first = not self._progress.history and not self._progress.loss > 0
-        if self.model.spec.weight and logs["loss"] == 0 and is_first:
+        logs.setdefault("loss", number(loss_metric(self.model).result()))
+        # A mean by weight is exactly 0 where there is none; epochs before may have had some.
+        if self.model.spec.weight and logs["loss"] == 0 and not self._progress.history:
             raise ValueError(
                 f"there is nothing to learn from: the weight, {self.model.spec.weight}, is 0 in each impression of the "
                 "training split"

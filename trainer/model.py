@@ -241,7 +241,8 @@ class DeepFM(keras.Model):
                 size = total = tf.cast(tf.shape(y)[0], tf.float32)
                 if sample_weight is not None:  # a mean by weight, as what is measured after the epoch
                     total = tf.reduce_sum(sample_weight)
-                    of_replica = tf.math.divide_no_nan(of_replica * size, total)
+                    penalties = sum(self.losses)  # of the weights, not of the examples
+                    of_replica = tf.math.divide_no_nan((of_replica - penalties) * size, total) + penalties
                 metric.update_state(of_replica, sample_weight=total)
         return dict(self.compute_metrics(x, y, y_pred, sample_weight))
 

@@ -95,8 +95,13 @@ def _to_raw(dense: Mapping[str, tf.Tensor], spec: FeatureSpec) -> Raw:
     """Returns what parsing the same impressions as tf.Examples would give."""
     sizes = tf.stack([tf.shape(values)[0] for values in dense.values()])
     # The transformation lays columns together, and would put one impression's values to another, or where no memory is.
-    check = tf.debugging.assert_equal(sizes, sizes[0], message="the inputs must have the same number of impressions")
-    with tf.control_dependencies([check]):  # or it would run beside the transformation
+    checks = [tf.debugging.assert_equal(sizes, sizes[0], message="the inputs must have the same number of impressions")]
+    for feature in spec.features:
+        if isinstance(feature, IdSequence):
+            lengths, width = dense[feature.length_name], tf.shape(dense[feature.name], tf.int64)[1]
+            does_fit = tf.reduce_all((lengths >= 0) & (lengths <= width))
+            checks.append(tf.debugging.Assert(does_fit, [f"{feature.length_name} must be from 0 to", width]))
+    with tf.control_dependencies(checks):  # or it would run beside the transformation
         dense = {name: tf.identity(values) for name, values in dense.items()}
     return {feature.name: _raw_column(feature, dense) for feature in spec.features}
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from schemas.features import IDS
 from trainer.average import AverageWeights
-from trainer.checkpoints import Checkpoints, KeepBest, KeepState, Progress, number, steps_taken
+from trainer.checkpoints import Checkpoints, KeepBest, KeepState, Progress, loss_metric, number, steps_taken
 from trainer.config import TrainingConfig
 from trainer.finite import NonFiniteLossError, find_offender
 from trainer.model import DeepFM
@@ -202,7 +202,10 @@ class ShareEpoch(keras.callbacks.Callback):
             if keras.backend.is_float_dtype(variable.dtype):
                 variable.assign(self._workers.mean(f"statistics/{index}", variable.value))
         if logs and "loss" in logs:
-            logs["loss"] = number(self._workers.mean("loss", tf.constant(logs["loss"], tf.float64)))
+            metric = loss_metric(self.model)
+            sums = tf.constant([number(metric.total), number(metric.count)], tf.float64)
+            total, count = self._workers.mean("loss", sums).numpy()
+            logs["loss"] = float(total / count) if count else 0.0
 
 
 def compile_model(model: DeepFM, config: TrainingConfig, first_step: int = 0, workers: Workers = ALONE) -> None:

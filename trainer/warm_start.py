@@ -22,6 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from schemas.features import Feature, IdField, NumericFeature
 from trainer.model import DeepFM
 from trainer.rows import RowTable
 
@@ -33,7 +34,8 @@ _SLOTS = "_slots"
 _SLOTS_OF = "the optimizer's slots of "
 _READ = np.float32(1e-30)  # too small a slot to change a step, and none of a row that no step has read
 _RATE, _OF = "negative_sampling_rate", "of"
-_SHAPE = ("embedding_dim", "hidden_units")  # of the model's settings those without which nothing much goes on
+# Of the model's settings those without which nothing much goes on.
+_SHAPE = ("embedding_dim", "hidden_units", "activation")
 COLD, WARM, HANDED_ON = "a cold start", "a warm start", "an earlier cold start"  # whose state it is
 
 
@@ -119,7 +121,7 @@ def read_steps(directory: pathlib.Path) -> int:
 
 
 def read_shape(directory: pathlib.Path) -> dict[str, Any]:
-    """Returns the `embedding_dim` and the `hidden_units` of a state's model, as far as it says them."""
+    """Returns those settings of a state's model that are `_SHAPE`, as far as it says them."""
     layout = _read_layout(directory)
     return {name: layout[name] for name in _SHAPE if name in layout}
 
@@ -237,7 +239,7 @@ def _variables(model: DeepFM) -> dict[str, Kept]:
 def _blocks(path: str, model: DeepFM) -> list[Rows]:
     """Returns the features' rows of a variable; none for a variable whose rows belong to no feature."""
     fields, numbers = model.spec.id_fields, model.spec.numbers
-    dtypes = {feature.name: feature.dtype for feature in model.spec.features}
+    features = {feature.name: feature for feature in model.spec.features}
     # An optimizer's slots have their variable's path, in one word, within their own.
     name = path.replace("/", "_")
     for table in model.tables:
@@ -250,7 +252,7 @@ def _blocks(path: str, model: DeepFM) -> list[Rows]:
                     f"{of}id field {field.name}",
                     field.row_offset + 1,
                     field.unseen,
-                    f"{field.num_hashes} hashes of {dtypes[field.name]} {field.hashing}",
+                    _meaning(features[field.name], field),
                 )
                 for field in fields
             ]
@@ -258,7 +260,8 @@ def _blocks(path: str, model: DeepFM) -> list[Rows]:
         return [Rows(f"number {number.name}", row, 1, str(number.normalization)) for row, number in enumerate(numbers)]
     if model.deep_tower is not None and f"{model.deep_tower.layers[0].path.replace('/', '_')}_kernel" in name:
         dim = model.tables[0].shape[1] - 1 if model.tables else 0
-        inputs = [(field.name, dim, "") for field in fields]
+        # The sum of a list's vectors is longer than their mean.
+        inputs = [(field.name, dim, str(field.pooling) if field.max_length > 1 else "") for field in fields]
         inputs += [(number.name, 1, str(number.normalization)) for number in numbers]
         starts = itertools.accumulate((width for _, width, _ in inputs), initial=0)
         return [
@@ -266,3 +269,10 @@ def _blocks(path: str, model: DeepFM) -> list[Rows]:
             for (name, width, meaning), start in zip(inputs, starts, strict=False)
         ]
     return []
+
+
+def _meaning(feature: Feature, field: IdField) -> str:
+    """Returns what a row of a field stands for."""
+    if isinstance(feature, NumericFeature):
+        return "quantile buckets"
+    return f"{field.num_hashes} hashes of {feature.dtype} {field.hashing}"

@@ -12,8 +12,9 @@ What becomes of a value:
 | id sequence longer than `max_length` | its last `max_length` ids, in their order |
 | id sequence shorter, empty or missing | 0 in front of its ids |
 | number | normalized with the training split's statistics |
+| number, more than a million standard deviations from the mean | a million; no value of the training split is |
 | number, missing, NaN or infinite | 0.0, the training split's mean; for `quantile_buckets` no id |
-| number, constant in the training split | 0.0 |
+| number, constant in the training split or missing in all of it | 0.0 |
 | weight | as it is |
 
 Hashing `digits` is that of `tf.feature_column.categorical_column_with_hash_bucket`, to the bit.
@@ -44,6 +45,9 @@ from schemas.features import (
 from schemas.hashing import hash_ids
 
 Inputs = Mapping[str, tf.Tensor | tf.RaggedTensor]
+# Of n values none is more than sqrt(n - 1) standard deviations from their mean. In service what is sent for "unknown",
+# as the greatest int64, may be so far away that float32 has no square of it.
+_MAX_SCORE = 1e6
 
 
 def preprocessing_fn(inputs: Inputs, custom_config: Mapping[str, Any]) -> dict[str, tf.Tensor]:
@@ -121,7 +125,7 @@ def normalize_numbers(columns: Sequence[tf.Tensor], is_log: Sequence[bool]) -> t
         is_log: Whether to take sign(x) * log(1 + |x|) first, for each.
 
     Returns:
-        float32 [batch, num_columns]; 0.0 where missing or not finite.
+        float32 [batch, num_columns], at most `_MAX_SCORE` from 0; 0.0 where missing or not finite.
     """
     numbers = tf.stack([_as_float(column) for column in columns], axis=1)
     is_number = tf.math.is_finite(numbers)
@@ -132,10 +136,12 @@ def normalize_numbers(columns: Sequence[tf.Tensor], is_log: Sequence[bool]) -> t
     # depends on time: in single precision the same log gives other last digits, and other weights, with every run.
     double = tf.cast(numbers, tf.float64)
     mean = tft.mean(double, reduce_instance_dims=False)
+    mean = tf.where(tf.math.is_finite(mean), mean, tf.zeros_like(mean))  # NaN where the training split has no value
     deviation = tf.sqrt(tft.var(double, reduce_instance_dims=False))
     scale = tf.where(deviation > 0, 1 / deviation, tf.zeros_like(deviation))
-    # The statistics are constants in service, so that these are two operations.
+    # The statistics are constants in service, so that these are three operations.
     scores = (numbers - tf.cast(mean, tf.float32)) * tf.cast(scale, tf.float32)
+    scores = tf.raw_ops.ClipByValue(t=scores, clip_value_min=-_MAX_SCORE, clip_value_max=_MAX_SCORE)
     return tf.math.multiply_no_nan(scores, tf.cast(is_number, tf.float32))
 
 

@@ -135,13 +135,14 @@ def pooled_metrics(scores: Scores, moments: Array) -> dict[str, Array]:
     with np.errstate(divide="ignore", invalid="ignore"):
         mean_label = clicks / weight
         entropy = -(mean_label * np.log(mean_label) + (1 - mean_label) * np.log1p(-mean_label))
+        is_defined = np.where(np.isfinite(predictions), 1.0, np.nan)  # a ctr that is NaN has no rank
         return {
-            "auc": _auc(positives, negatives),
-            "auc_pr": _average_precision(positives, negatives),
+            "auc": _auc(positives, negatives) * is_defined,
+            "auc_pr": _average_precision(positives, negatives) * is_defined,
             "log_loss": log_loss / weight,
             "normalized_entropy": np.where(entropy > 0, log_loss / weight / entropy, np.nan),
             "calibration": predictions / np.where(clicks > 0, clicks, np.nan),
-            "expected_calibration_error": _calibration_error(scores) / weight,
+            "expected_calibration_error": _calibration_error(scores) / weight * is_defined,
             "mean_label": mean_label,
             "mean_prediction": predictions / weight,
         }

@@ -211,6 +211,33 @@ def test_a_number_that_is_normalized_otherwise_is_cold(state):
     )
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "cold"),
+    [
+        (
+            IdFeature("age", 20),
+            NumericFeature("age", "quantile_buckets", "int64", 20),
+            ("id field age",),
+        ),
+        (
+            IdSequence("age", 20, max_length=5, pooling="mean"),
+            IdSequence("age", 20, max_length=5, pooling="sum"),
+            ("the deep tower's input age",),
+        ),
+        (IdSequence("age", 20, max_length=5), IdSequence("age", 20, max_length=4), ()),
+        (
+            NumericFeature("age", "quantile_buckets", "int64", 20),
+            NumericFeature("age", "quantile_buckets", "float32", 20),
+            (),
+        ),
+    ],
+)
+def test_what_stands_for_something_else_is_cold(before, now, cold, tmp_path):
+    model, _ = _train(FeatureSpec("spec", (USER, before)), tmp_path / "logs")
+    save_state(model, tmp_path / "state")
+    assert set(warm_start(_untrained(FeatureSpec("spec", (USER, now))), tmp_path / "state")) == set(cold)
+
+
 def test_rows_that_two_features_come_to_share_are_those_of_one(tmp_path):
     alone = dataclasses.replace(HISTORY, table="history")
     before, _ = _train(dataclasses.replace(SPEC, features=(ITEM, alone, USER, AGE, PRICE)), tmp_path / "logs")
@@ -281,6 +308,7 @@ def test_rows_or_layers_of_another_size_are_no_warm_start(tmp_path):
     for change, told in (
         ({"embedding_dim": 7}, "embedding_dim is 7, and was 2"),
         ({"hidden_units": (9,)}, "hidden_units is [9], and was [4, 3]"),
+        ({"activation": "sigmoid"}, "activation is sigmoid, and was relu"),
     ):
         found = _earlier_state(arguments, dataclasses.replace(MODEL, **change), config)
         assert found == (None, f"cold start: {told} for {tmp_path / 'model'}")

@@ -17,10 +17,11 @@ from tensorflow_transform.tf_metadata import dataset_metadata
 from schemas import training_log
 from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
 from schemas.tfmd import make_schema
-from trainer.config import ModelConfig
+from trainer.checkpoints import loss_metric
+from trainer.config import ModelConfig, TrainingConfig
 from trainer.input import Share, ordered_batches, read_chunks, shuffled_batches
 from trainer.model import model_fn
-from trainer.train import ShareEpoch, _draw_otherwise
+from trainer.train import ShareEpoch, _draw_otherwise, compile_model
 from trainer.workers import ALONE, Workers
 
 SPEC = FeatureSpec("pair", (IdFeature("item", 40), IdSequence("history", 40, max_length=3), NumericFeature("x")))
@@ -250,11 +251,13 @@ def _model():
 
 def test_the_loss_and_the_running_means_are_exchanged_at_an_epochs_end():
     model, logs = _model(), {"loss": 2.0}
+    compile_model(model, TrainingConfig())
+    loss_metric(model).update_state([2.0], sample_weight=[2.0])
     before = {variable.path: np.array(variable) for variable in model.non_trainable_variables}
     exchange = ShareEpoch(_OneMore())
     exchange.set_model(model)
     exchange.on_epoch_end(0, logs)
-    assert logs == {"loss": 3.0}
+    assert logs == {"loss": pytest.approx((4 + 1) / (2 + 1))}  # by weight
     moved = {
         variable.path.rpartition("/")[2]: variable - before[variable.path] for variable in model.non_trainable_variables
     }

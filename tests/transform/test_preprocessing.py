@@ -140,6 +140,41 @@ def test_numbers_of_ten_literal_rows(transformed):
     np.testing.assert_allclose(numbers, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_number_far_from_all_of_the_training_split_is_bounded_and_one_that_was_never_there_is_nothing(tmp_path):
+    spec = FeatureSpec(
+        "test",
+        (
+            NumericFeature("share"),
+            NumericFeature("flag", dtype="int64"),
+            NumericFeature("never"),
+            NumericFeature("never_log", "log1p_z_score"),
+            NumericFeature("never_int", dtype="int64"),
+        ),
+    )
+    never = {"never": NAN, "never_log": NAN, "never_int": no_value(NumericFeature("never_int", dtype="int64"))}
+    rows = [{"share": value / 4, "flag": value % 2, **never, "label": value % 2} for value in range(4)]
+    metadata = dataset_metadata.DatasetMetadata(make_schema(spec))
+    with tft_beam.Context(temp_dir=str(tmp_path / "tft")):
+        _, transform_fn = (rows, metadata) | tft_beam.AnalyzeAndTransformDataset(
+            lambda inputs: transform_impressions(inputs, spec)
+        )
+        _ = transform_fn | tft_beam.WriteTransformFn(str(tmp_path / "graph"))
+    layer = tft.TFTransformOutput(str(tmp_path / "graph")).transform_features_layer()
+    greatest = float(np.finfo(np.float32).max)
+    requests = {
+        "share": tf.constant([greatest, -greatest, 1e19, NAN]),
+        "flag": tf.constant([2**63 - 1, 0, 1, 2**62], tf.int64),
+        "never": tf.constant([5.0, NAN, greatest, 0.0]),
+        "never_log": tf.constant([5.0, NAN, greatest, 0.0]),
+        "never_int": tf.constant([5, 0, 2**63 - 1, -1], tf.int64),
+        "label": tf.zeros([4], tf.int64),
+    }
+    numbers = layer(requests)["numbers"].numpy()
+    np.testing.assert_allclose(numbers[:, 0], [1e6, -1e6, 1e6, 0])
+    np.testing.assert_allclose(numbers[:, 1], [1e6, -1, 1, 1e6])
+    np.testing.assert_array_equal(numbers[:, 2:], 0)
+
+
 def test_labels_of_ten_literal_rows(transformed):
     np.testing.assert_array_equal(transformed[0]["label"], np.float32([1, 0, 0, 1, 0, 0, 1, 1, 0, 0]))
 

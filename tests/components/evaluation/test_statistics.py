@@ -84,6 +84,16 @@ def test_a_constant_prediction_has_auc_one_half_and_normalized_entropy_one():
     assert {name: found[name][0] for name in expected} == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
+def test_where_a_prediction_is_no_number_nothing_is_defined_but_the_labels_mean(exact):
+    labels, weights, folds = np.array([0.0, 1, 1, 0]), np.ones(4), np.arange(4)
+    predictions = np.array([0.1, 0.9, np.nan, 0.2])
+    scores = statistics.count_scores(predictions, labels, weights, folds, exact)
+    found = statistics.pooled_metrics(scores, statistics.sum_moments(predictions, labels, weights, folds))
+    assert {name for name, values in found.items() if np.isfinite(values[0])} == {"mean_label"}
+
+
 def test_one_class_has_no_auc_and_no_entropy():
     found = _pooled(np.array([0.1, 0.2]), np.zeros(2), np.ones(2), np.arange(2))
     names = ("auc", "normalized_entropy", "calibration")
