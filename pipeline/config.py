@@ -120,6 +120,8 @@ class EvaluationConfig:
     Attributes:
         slices: Each a list of columns, of the log or derived (`<id>_new`, `<id>_colliding`, `<sequence>_length`,
             `time_of_day`, see components/evaluation/derived.py); metrics are computed for every combination of values.
+        baseline: Whether the model in service is measured on the same impressions, and bounds the changes below. False
+            for the run in which a feature goes or takes another form, without which that model would be measured.
         min_auc: Least AUC.
         max_log_loss: Greatest log loss, or null.
         min_calibration: Least sum of predictions over sum of labels.
@@ -135,6 +137,7 @@ class EvaluationConfig:
     """
 
     slices: Slices = ()
+    baseline: bool = True
     min_auc: Annotated[float, Field(ge=0, le=1)] = 0.5
     max_log_loss: NonNegative | None = None
     min_calibration: NonNegative = 0.9

@@ -41,6 +41,7 @@ def run(config: PipelineConfig, runner: ReportingRunner, emit: Emit) -> None:
         Exception: Whatever stopped the run, after the event `failed`.
     """
     logging.getLogger("trainer").addHandler(ProgressHandler(runner, emit))
+    logging.getLogger().addHandler(runner.job_errors)
     try:
         compiled = Compiler().compile(create_pipeline(config))
         without_run_id = pipeline_pb2.Pipeline()
@@ -48,7 +49,7 @@ def run(config: PipelineConfig, runner: ReportingRunner, emit: Emit) -> None:
         runner.run(compiled)
         summary = make_summary(config, runner.run_id, runner.results, runner.seconds, runner.problems)
     except Exception as error:
-        emit({"event": "failed", "component": runner.running, "cause": one_line_cause(error)})
+        emit({"event": "failed", "component": runner.running, "cause": one_line_cause(error, runner.job_errors.last)})
         raise
     write_last_run(config, without_run_id, runner.results, summary)
     write_summary(config, summary, emit)

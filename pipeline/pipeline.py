@@ -155,12 +155,13 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
         model=Channel(type=Model),
         model_blessing=Channel(type=ModelBlessing),
     ).with_id("LatestBlessedModel")
+    compared = baseline.outputs["model"] if config.evaluation.baseline else None
     fingerprint = _digest(components_sources, repr(spec))
     eval_config = make_eval_config(config.evaluation, spec, config.features, fingerprint)
     evaluator = GatedEvaluator(
         examples=example_gen.outputs["examples"],
         model=trainer.outputs["model"],
-        baseline_model=baseline.outputs["model"],
+        baseline_model=compared,
         eval_config=eval_config,
         module_path=custom_extractors.__module__,
         schema=gate.outputs["schema"],
@@ -169,7 +170,7 @@ def create_pipeline(config: PipelineConfig) -> Pipeline:
     report = EvaluationReport(
         evaluation=evaluator.outputs["evaluation"],
         model=trainer.outputs["model"],
-        baseline_model=baseline.outputs["model"],
+        baseline_model=compared,
         examples=example_gen.outputs["examples"],
         statistics=statistics_gen.outputs["statistics"],
         anomalies=validator.outputs["anomalies"],

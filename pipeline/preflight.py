@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import pathlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from pipeline.config import ConfigError, PipelineConfig
 from pipeline.metadata_file import find_damage
 from pipeline.schema_file import find_schema
 from schemas.features import FeatureSpec, load_spec
+from trainer.cluster import WorkersError, check_batch_size, read_chiefs_cluster
 
 
 class PreflightError(ValueError):
@@ -34,7 +36,7 @@ def check(config: PipelineConfig) -> None:
     Raises:
         PreflightError: The run cannot succeed.
     """
-    problems = [*_spec_problems(config), *_log_problems(config)]
+    problems = [*_spec_problems(config), *_log_problems(config), *_worker_problems(config)]
     problems += beam_problems(config.beam, folders_of_workers(config))
     # Last, so that a run that cannot start leaves no folder behind.
     _stop_at(problems or _folder_problems(config))
@@ -186,6 +188,16 @@ def _log_problems(config: PipelineConfig) -> Iterator[str]:
             split_days(days, config.log.eval_days, config.log.train_days, as_of)
     except LogError as error:
         yield f"log.{'as_of' if as_of else 'eval_days'}: {error}"
+
+
+def _worker_problems(config: PipelineConfig) -> Iterator[str]:
+    """Yields what the Trainer would find out, after all that comes before it, and with the other workers waiting."""
+    try:
+        cluster = read_chiefs_cluster(os.environ.get("TF_CONFIG"))
+        for training in (config.training, config.training.of_warm()):
+            check_batch_size(training.batch_size, len(cluster.addresses) if cluster else 1)
+    except WorkersError as error:
+        yield str(error)
 
 
 def _folder_problems(config: PipelineConfig) -> Iterator[str]:

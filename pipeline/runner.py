@@ -18,8 +18,27 @@ from schemas.errors import one_line
 
 _SQLITE_FULL = "database or disk is full"  # what SQLite says where a file says ENOSPC
 
+_JOB_FAILED = " failed in state FAILED: "  # Beam's own words, for each runner that is asked over a network
+
 Emit = Callable[[dict[str, Any]], None]
 Launch = Callable[[pipeline_pb2.Pipeline, str], NodeResult]
+
+
+class JobErrors(logging.Handler):
+    """Keeps what a Beam job elsewhere tells of its failure: the exception here says no more than that it has failed.
+
+    Attributes:
+        last: The last error that came from a step of the job, in one line; empty while there is none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Takes the error from a message with a worker's traceback."""
+        for line in re.findall(r"^(.*\S)\s*\[while running .*\]$", record.getMessage(), re.MULTILINE):
+            self.last = one_line(line.removeprefix("ValueError: "))
 
 
 class ReportingRunner:
@@ -31,6 +50,7 @@ class ReportingRunner:
         seconds: Seconds that each of them took.
         problems: Why a node has failed that the run goes on without, by its id.
         running: The node that is running, or None.
+        job_errors: What Beam's jobs tell of their failure; for the root logger.
     """
 
     def __init__(self, emit: Emit, run_id: str | None = None, num_told: int = 0) -> None:
@@ -49,6 +69,7 @@ class ReportingRunner:
         self.seconds: dict[str, float] = {}
         self.problems: dict[str, str] = {}
         self.running: str | None = None
+        self.job_errors = JobErrors()
 
     def run(self, pipeline: pipeline_pb2.Pipeline, launch: Launch = launch_node) -> None:
         """Runs the nodes in topological order.
@@ -66,7 +87,7 @@ class ReportingRunner:
         self.running = None
 
     def _run_node(self, pipeline: pipeline_pb2.Pipeline, node_id: str, launch: Launch, emit: Emit) -> None:
-        self.running = node_id
+        self.running, self.job_errors.last = node_id, ""
         emit({"event": "started", "component": node_id})
         start = time.monotonic()
         try:
@@ -75,7 +96,7 @@ class ReportingRunner:
             if node_id not in OPTIONAL_NODES:
                 raise
             logging.exception("the run goes on without %s", node_id)
-            cause = self.problems[node_id] = one_line_cause(error)
+            cause = self.problems[node_id] = one_line_cause(error, self.job_errors.last)
             emit({"event": "skipped", "component": node_id, "cause": cause})
             return
         self.results[node_id] = result
@@ -83,11 +104,18 @@ class ReportingRunner:
         emit({"event": "finished", "component": node_id, "seconds": seconds, "cached": result.cached})
 
 
-def one_line_cause(error: BaseException) -> str:
-    """Returns what went wrong in one line, without the wrapping of Beam and of the metadata store's launcher."""
+def one_line_cause(error: BaseException, of_job: str = "") -> str:
+    """Returns what went wrong in one line, without the wrapping of Beam and of the metadata store's launcher.
+
+    Args:
+        error: What was raised.
+        of_job: What a Beam job elsewhere has told of its failure, see `JobErrors`.
+    """
     root = error
     while root.__cause__ is not None:
         root = root.__cause__
+    if of_job and _JOB_FAILED in str(root):
+        return of_job
     if _SQLITE_FULL in str(root):
         return "No space left on device: the metadata store could not be written"
     message = re.sub(r"\s*\[(while running|in) .*\]$", "", one_line(str(root)))

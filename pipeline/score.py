@@ -15,6 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 import apache_beam as beam
+from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.impression_log_example_gen.executor import put_aside
 from components.impression_log_example_gen.ingest import (
@@ -163,14 +164,23 @@ def plan(log: pathlib.Path) -> list[Portion]:
 
 
 def _check_features(model: Model, spec: FeatureSpec, directory: pathlib.Path) -> None:
-    wanted = features_in(make_schema(spec), SERVING)
-    if {name: feature.type for name, feature in wanted.items()} != {
-        name: feature.type for name, feature in model.schema.items()
-    }:
+    of_model = {name: _form(feature) for name, feature in model.schema.items()}
+    wanted = {name: _form(feature) for name, feature in features_in(make_schema(spec), SERVING).items()}
+    differing = [
+        f"{name} is {of_model.get(name, 'not there')} for the model, and {wanted.get(name, 'not there')} in the spec"
+        for name in {**of_model, **wanted}
+        if of_model.get(name) != wanted.get(name)
+    ]
+    if differing:
         raise ModelError(
-            f"{directory} takes the features {', '.join(model.schema)}, the config's spec has {', '.join(wanted)}, or "
-            "their types differ: name the config that the model was trained with"
+            f"{directory} takes other features than those of {spec.name}: {'; '.join(differing)}: name the config that "
+            "the model was trained with"
         )
+
+
+def _form(feature: schema_pb2.Feature) -> str:
+    kind = {schema_pb2.INT: "int64", schema_pb2.FLOAT: "float32", schema_pb2.BYTES: "string"}[feature.type]
+    return kind if feature.value_count.max == 1 else f"a list of {kind}"
 
 
 def _find_absent(outcome: Outcome, spec: FeatureSpec, work: ScorePortion) -> tuple[str, ...]:

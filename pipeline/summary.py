@@ -48,7 +48,7 @@ def make_summary(
         problems: Why a node has failed that the run went on without, by its id.
     """
     (examples,) = results["ImpressionLogExampleGen"].outputs["examples"]
-    baseline = results["LatestBlessedModel"].outputs.get("model", [])
+    served = next((model.uri for model in results["LatestBlessedModel"].outputs.get("model", [])), None)
     evaluation = read_evaluation(_output(results, "Evaluator", "evaluation").uri)
     statistics = artifact_utils.get_split_uri([_output(results, "StatisticsGen", "statistics")], "train")
     spec = load_spec(config.features)
@@ -79,7 +79,8 @@ def make_summary(
         "training": _describe_training(read_training(_output(results, "Trainer", "model"))),
         **_describe_evaluation(evaluation),
         "serving_check": read_report(_output(results, "ServingCheck", "blessing").uri),
-        "baseline": baseline[0].uri if baseline else None,
+        "baseline": served if config.evaluation.baseline else None,
+        "not_compared_with": None if config.evaluation.baseline else served,
         "report": _report(results),
         "no_report_because": (problems or {}).get("EvaluationReport"),
         "pushed_model": pushed.get_string_custom_property("pushed_destination") or None,

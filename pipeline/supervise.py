@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import IO, Any, NoReturn
 
@@ -271,7 +271,7 @@ def show_summary(summary: dict[str, Any], log: pathlib.Path, console: Console) -
         ("verdict", Text("blessed", "green") if summary["blessed"] else Text("not blessed", "yellow")),
         *(("because", Text(" ".join(reason.split()), "yellow")) for reason in reasons),
         ("serving", _serving(summary["serving_check"])),
-        ("baseline", _short_path(summary["baseline"]) if summary["baseline"] else "none: no model was pushed before"),
+        ("baseline", _baseline(summary)),
         ("model", _short_path(pushed) if pushed else f"not pushed: {summary['not_pushed_because']}"),
         ("report", _report(summary)),
         ("log", str(log)),
@@ -357,6 +357,12 @@ def _report(summary: dict[str, Any]) -> str | Text:
 
 def _decimal(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _baseline(summary: Mapping[str, Any]) -> str:
+    if summary["not_compared_with"]:
+        return f"none: evaluation.baseline is false; in service is {_short_path(summary['not_compared_with'])}"
+    return _short_path(summary["baseline"]) if summary["baseline"] else "none: no model was pushed before"
 
 
 def _short_path(path: str) -> str:

@@ -65,6 +65,31 @@ def read_cluster(text: str | None) -> Cluster | None:
     return Cluster(everybody, rank) if len(everybody) > 1 else None
 
 
+def read_chiefs_cluster(text: str | None) -> Cluster | None:
+    """Reads the value of `TF_CONFIG` for the process that runs the pipeline; see `read_cluster`.
+
+    Raises:
+        WorkersError: Also where this process is not the chief.
+    """
+    cluster = read_cluster(text)
+    if cluster and cluster.rank:
+        raise WorkersError("TF_CONFIG makes this process a worker, not the chief: start `python -m trainer.worker`")
+    return cluster
+
+
+def check_batch_size(batch_size: int, number: int) -> None:
+    """Checks that a number of workers can divide each batch.
+
+    Raises:
+        WorkersError: They cannot.
+    """
+    if batch_size % number:
+        raise WorkersError(
+            f"batch_size is {batch_size}, which {number} workers cannot divide: give training, or its when_warm in a "
+            "warm one, a multiple of their number"
+        )
+
+
 def _part(config: Any, name: str) -> dict[str, Any]:
     part = config.get(name, {}) if isinstance(config, dict) else None
     if not isinstance(part, dict):

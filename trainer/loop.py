@@ -9,7 +9,7 @@ import pathlib
 import tensorflow as tf
 
 from schemas.features import FeatureSpec
-from trainer.cluster import WorkersError
+from trainer.cluster import check_batch_size
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.input import ALL, Share, ordered_batches, shuffled_batches
 from trainer.model import DeepFM, model_fn
@@ -47,11 +47,7 @@ def fit(
     Raises:
         WorkersError: A batch cannot be divided among the workers.
     """
-    if training_config.batch_size % workers.number:
-        raise WorkersError(
-            f"batch_size is {training_config.batch_size}, which {workers.number} workers cannot divide: give training, "
-            "or its when_warm in a warm one, a multiple of their number"
-        )
+    check_batch_size(training_config.batch_size, workers.number)
     share = ALL if workers is ALONE else Share(workers.rank, workers.number)
     position = tf.Variable([0, 0], dtype=tf.int64)
     train_data = shuffled_batches(

@@ -17,7 +17,7 @@ from schemas import training_log
 from schemas.features import FeatureSpec, load_spec
 from schemas.training_log import TrainingLog
 from trainer.checkpoints import remove_whole
-from trainer.cluster import Cluster, WorkersError, read_cluster
+from trainer.cluster import Cluster, read_chiefs_cluster
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.connection import connect
 from trainer.export import export
@@ -59,12 +59,10 @@ def run_fn(fn_args: FnArgs) -> None:
     Raises:
         WorkersError: The workers of `TF_CONFIG` cannot train together.
     """
-    cluster = read_cluster(os.environ.get("TF_CONFIG"))
+    cluster = read_chiefs_cluster(os.environ.get("TF_CONFIG"))
     if cluster is None:
         train_and_export(fn_args)
         return
-    if cluster.rank:
-        raise WorkersError("TF_CONFIG makes this process a worker, not the chief: start `python -m trainer.worker`")
     with connect(cluster, read_settings(fn_args)[2].workers_minutes) as workers:
         workers.text(json.dumps({name: getattr(fn_args, name) for name in _OF_ALL}))
         train_and_export(fn_args, workers)

@@ -33,7 +33,7 @@ from tfx.utils import io_utils, path_utils
 from components.evaluation.extractors import read_settings, slice_columns, with_training_ids
 from components.evaluation.results import Evaluation, read_evaluation
 from components.evaluation.training_ids import WriteTrainingIds, training_fields
-from schemas.features import FeatureSpec, load_spec
+from schemas.features import FeatureSpec, IdSequence, load_spec
 from schemas.model_card import EVALUATION_PROPERTY, FEATURE_SPEC_ASSET
 
 FAILED_GATES = "failed_gates"  # the ModelEvaluation's property: a sentence for each, on lines of their own
@@ -47,11 +47,12 @@ class Executor(TfxExecutor):
         """Runs the evaluation.
 
         Raises:
-            ValueError: A feature has another type than for the baseline, which can then not be asked.
+            ValueError: The baseline reads a feature that the examples do not have, or have in another form: it would be
+                asked without it.
         """
         for baseline in input_dict.get(BASELINE_MODEL_KEY) or ():
             config = json_format.Parse(exec_properties[EVAL_CONFIG_KEY], config_pb2.EvalConfig())
-            _check_types(load_spec(read_settings(config)["features"]), baseline.uri)
+            _check_features(load_spec(read_settings(config)["features"]), baseline.uri)
         super().Do(input_dict, output_dict, self._with_training_ids(input_dict, output_dict, exec_properties))
         artifact = artifact_utils.get_single_instance(output_dict[EVALUATION_KEY])
         found = read_evaluation(artifact.uri)
@@ -86,20 +87,26 @@ class Executor(TfxExecutor):
         return exec_properties | {EVAL_CONFIG_KEY: told}
 
 
-def _check_types(spec: FeatureSpec, baseline: str) -> None:
+def _check_features(spec: FeatureSpec, baseline: str) -> None:
     file = os.path.join(path_utils.serving_model_path(baseline), FEATURE_SPEC_ASSET)
     if not fileio.exists(file):
         return
     with fileio.open(file) as content:
-        before = {feature["name"]: feature["dtype"] for feature in json.loads(content.read())["features"]}
-    for feature in spec.features:
-        was = before.get(feature.name, feature.dtype)
-        if feature.dtype != was:
-            raise ValueError(
-                f"{feature.name} is {feature.dtype} now, and {was} for the model in service, {baseline}, which cannot "
-                f"be asked for these impressions: give the feature another name, as {feature.name}_{feature.dtype}, "
-                "and the log's in log.columns"
-            )
+        features = json.loads(content.read())["features"]
+    before = {feature["name"]: _form(feature["dtype"], feature["kind"]) for feature in features}
+    now = {feature.name: _form(feature.dtype, type(feature).__name__) for feature in spec.features}
+    other = [f"{name}, which is {now.get(name, 'not there')} now" for name in before if before[name] != now.get(name)]
+    if other:
+        raise ValueError(
+            f"the model in service, {baseline}, reads {', '.join(other)}: on these impressions it would be worse than "
+            "it is, and a worse one could be blessed. To judge the new model by its own figures, for this once: "
+            "--set evaluation.baseline=false, with --set evaluation.min_auc=... . A column that is there under "
+            "another name keeps the feature's name by log.columns"
+        )
+
+
+def _form(dtype: str, kind: str) -> str:
+    return f"a sequence of {dtype}" if kind == IdSequence.__name__ else dtype
 
 
 def _bless(blessing: Artifact) -> None:

@@ -17,6 +17,7 @@ from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
 from components.evaluation import statistics
+from schemas.errors import one_line
 from schemas.features import Feature, FeatureSpec, IdSequence, NumericFeature
 
 MAX_EXAMPLES = 20_000
@@ -129,12 +130,21 @@ def read_columns(spec: FeatureSpec, examples: Sequence[bytes]) -> tuple[dict[str
 
     Returns:
         The inputs by name, and two float64 [examples].
+
+    Raises:
+        ValueError: An example has a feature as another type.
     """
     parsing = {feature.name: tf.io.VarLenFeature(feature.dtype) for feature in spec.features}
     parsing[spec.label.name] = tf.io.VarLenFeature(tf.int64)
     if spec.weight:
         parsing[spec.weight] = tf.io.VarLenFeature(tf.float32)
-    parsed = tf.io.parse_example(tf.constant(list(examples)), parsing)
+    try:
+        parsed = tf.io.parse_example(tf.constant(list(examples)), parsing)
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(
+            f"the examples were made by another feature spec than {spec.name} is now ({one_line(error.message)}): `ctr "
+            "run` makes them anew; or name the config that they were made with"
+        ) from None
     columns: dict[str, Any] = {}
     for feature in spec.features:
         rows = _rows(parsed[feature.name], keep_empty=isinstance(feature, IdSequence))

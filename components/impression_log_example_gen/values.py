@@ -19,6 +19,9 @@ _SECOND_OF_1990 = 631_152_000  # seconds, or milliseconds, of these days that ar
 # Text that is surely a number, to Arrow as well; what is neither is asked of Arrow, one by one.
 _PLAIN = {pa.int64(): "^-?[0-9]{1,18}$", pa.float64(): r"^-?[0-9]{1,18}(\.[0-9]{1,18})?$"}
 _WHOLE = "^-?[0-9]+$"
+_WHOLE_DOUBLES = 2**53  # below it no two integers are one double
+_WHOLE_AS_DOUBLE = r"^(-?[0-9]{1,15})\.0*$"
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 Wrong = list[tuple[int, str]]
 _Positions = np.ndarray[Any, Any]
@@ -70,7 +73,10 @@ def convert(values: pa.Array, column: Column, *, is_text: bool = False) -> tuple
 
 def _to_integers(values: pa.Array, per_second: int) -> tuple[pa.Array, Wrong]:
     if per_second and types.is_timestamp(values.type):
-        return values.cast(pa.timestamp("s", values.type.tz), safe=False).cast(pa.int64()), []
+        # Arrow's own cast to seconds goes towards 1970.
+        return pa.array(values.cast(pa.int64()).to_numpy() // _PER_SECOND[values.type.unit]), []
+    if types.is_float64(values.type):
+        return _whole(values, per_second)
     if not (types.is_integer(values.type) or types.is_boolean(values.type)):
         return _all_wrong(values, pa.int64())
     wrong: Wrong = []
@@ -80,6 +86,16 @@ def _to_integers(values: pa.Array, per_second: int) -> tuple[pa.Array, Wrong]:
         wrong = _at(is_over, quarantine.OVER_INT64)
     integers = values.cast(pa.int64())
     return (pa.array(integers.to_numpy() // per_second) if per_second > 1 else integers), wrong
+
+
+def _whole(values: pa.Array, per_second: int) -> tuple[pa.Array, Wrong]:
+    """Returns doubles as integers, where they are whole: that is how pandas keeps integers beside a missing one."""
+    numbers = values.to_numpy()
+    is_finite = np.isfinite(numbers)
+    is_whole = (np.abs(numbers) < _WHOLE_DOUBLES) & (numbers == np.floor(numbers))
+    integers = np.where(is_whole, numbers, 0).astype(np.int64) // max(per_second, 1)
+    wrong = _merge(_at(~is_finite, quarantine.NOT_FINITE), _at(is_finite & ~is_whole, quarantine.WRONG_TYPE))
+    return pa.array(integers), wrong
 
 
 def _to_floats(values: pa.Array) -> tuple[pa.Array, Wrong]:
@@ -111,6 +127,8 @@ def _parse(text: pa.Array, wanted: pa.DataType, *, is_id: bool) -> tuple[pa.Arra
         return text.cast(wanted), []
     except pa.ArrowInvalid:
         pass
+    if wanted == pa.int64():
+        text = pc.replace_substring_regex(text, _WHOLE_AS_DOUBLE, r"\1")
     content = text.cast(pa.binary())
     doubtful = np.flatnonzero(~_matches(content, _PLAIN[wanted]))
     bad = [position for position in doubtful.tolist() if not _casts(text.slice(position, 1), wanted)]

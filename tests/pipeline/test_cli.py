@@ -279,6 +279,23 @@ def test_several_problems_are_told_together(supervised: list[Any]) -> None:
     assert [line[:14] for line in result.stderr.splitlines()] == ["ctr: features ", "     log.path:"]
 
 
+WORKER = '{"cluster": {"worker": %s}, "task": {"type": "worker", "index": %d}}'
+TF_CONFIGS = {
+    "broken": ("{oops", "ctr: TF_CONFIG is not JSON"),
+    "a worker's": (WORKER % ('["a:1", "b:2"]', 1), "ctr: TF_CONFIG makes this process a worker"),
+    "of three": (WORKER % ('["a:1", "b:2", "c:3"]', 0), "ctr: batch_size is 1024, which 3 workers cannot divide"),
+}
+
+
+@pytest.mark.parametrize(("tf_config", "told"), TF_CONFIGS.values(), ids=TF_CONFIGS.keys())
+def test_workers_that_cannot_train_are_told_before_anything_runs(
+    log: Path, supervised: list[Any], monkeypatch: pytest.MonkeyPatch, tf_config: str, told: str
+) -> None:
+    monkeypatch.setenv("TF_CONFIG", tf_config)
+    result = ctr("run", "--set", "log.eval_days=1", "--set", "training.batch_size=1024")
+    assert (result.exit_code, result.stderr[: len(told)], supervised) == (1, told, [])
+
+
 def test_a_failed_run_has_status_1(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object, lock: int) -> None:
         raise RunFailedError("Trainer", "why", Path("the.log"))

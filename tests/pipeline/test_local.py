@@ -73,6 +73,25 @@ def test_cause_in_one_line(make, cause):
     assert one_line_cause(_raised(make)) == cause
 
 
+def test_a_job_elsewhere_is_asked_for_its_own_words():
+    def launch(_, node):
+        told = "Traceback (most recent call last):\n  ...\nValueError: features 'shop:V1': No module named 'shop' "
+        logging.getLogger().error("%s[while running 'Analyze/A']\n\nMore", told)
+        raise RuntimeError("Pipeline job-1 failed in state FAILED: Error running pipeline.")
+
+    runner = ReportingRunner(lambda event: None)
+    logging.getLogger().addHandler(runner.job_errors)
+    pipeline = pipeline_pb2.Pipeline()
+    pipeline.nodes.add().pipeline_node.node_info.id = "Transform"
+    try:
+        with pytest.raises(RuntimeError) as raised:
+            runner._run_node(pipeline, "Transform", launch, lambda event: None)
+    finally:
+        logging.getLogger().removeHandler(runner.job_errors)
+    assert one_line_cause(raised.value, runner.job_errors.last) == "features 'shop:V1': No module named 'shop'"
+    assert one_line_cause(ValueError("no"), runner.job_errors.last) == "no"
+
+
 def test_the_trainings_log_lines_are_the_running_components_progress():
     events = []
     runner = ReportingRunner(events.append)

@@ -19,6 +19,7 @@ from pipeline.config import LogConfig, PipelineConfig
 from pipeline.predict import ModelError
 from pipeline.score import Scored, ScoreError, score_log
 from pipeline.score_portion import ScorePortion
+from schemas.features import Feature, IdFeature, IdSequence, NumericFeature
 from tests.small_model import SPEC, Row, make_rows, to_example
 
 CONFIG = PipelineConfig(
@@ -196,8 +197,25 @@ def test_a_timestamp_with_the_name_of_a_column_that_is_written_is_refused(
 
 
 def test_a_model_of_other_features_is_refused(small_model: Path, log: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"takes the features user, item, .* the config's spec has user_id, "):
+    with pytest.raises(ModelError, match=r"user is int64 for the model, and not there in the spec; .* user_id is not"):
         score_log(PipelineConfig(), log, tmp_path / "out", small_model)
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        (IdFeature("tags", 30, dtype="string"), "tags is a list of string for the model, and string in the spec"),
+        (IdSequence("country", 20, max_length=2, dtype="string"), "country is string .*, and a list of string in the"),
+        (NumericFeature("age"), "age is int64 for the model, and float32 in the spec"),
+    ],
+)
+def test_a_feature_that_has_another_form_for_the_model_is_named(
+    small_model: Path, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: Feature, told: str
+) -> None:
+    features = tuple(now if feature.name == now.name else feature for feature in SPEC.features)
+    monkeypatch.setattr(tests.small_model, "SPEC", dataclasses.replace(SPEC, features=features))
+    with pytest.raises(ModelError, match=rf"of small: {told}[^;]*$"):
+        score_log(CONFIG, log, tmp_path / "out", small_model)
 
 
 def test_the_model_is_loaded_once_in_a_process(

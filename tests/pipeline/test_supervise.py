@@ -37,6 +37,7 @@ SUMMARY: dict[str, Any] = {
     "not_blessed_because": None,
     "serving_check": [{"check": "loads", "ok": True, "text": "1.0 s", "seconds": 1.0}],
     "baseline": None,
+    "not_compared_with": None,
     "report": "root/EvaluationReport/report/14/report.html",
     "no_report_because": None,
     "pushed_model": "serving/17",
@@ -142,6 +143,8 @@ def test_paths_below_the_current_folder_are_short(config: PipelineConfig, monkey
     _, output = run(config, f"finish(pushed_model={config.runs_dir + '/serving/3'!r}, baseline='/elsewhere/7')")
     assert "  model       serving/3\n" in output
     assert "  baseline    /elsewhere/7\n" in output
+    _, output = run(config, "finish(not_compared_with='/elsewhere/7')")
+    assert "  baseline    none: evaluation.baseline is false; in service is /elsewhere/7\n" in output
 
 
 def test_the_summary_names_the_fields_of_which_many_ids_collide(config: PipelineConfig) -> None:

@@ -129,11 +129,19 @@ def test_an_evaluation_without_such_slices_reads_no_training_split(impressions, 
     assert made.get_string_custom_property("failed_gates") == ""
 
 
-def test_a_baseline_for_which_a_feature_has_another_type_is_named_with_the_remedy(tmp_path):
-    spec = {"features": [{"name": "user", "dtype": "string"}, {"name": "genre", "dtype": "int64"}]}
+@pytest.mark.parametrize(
+    ("feature", "told"),
+    [
+        ({"name": "genre", "dtype": "int64", "kind": "IdFeature"}, "genre, which is string now"),
+        ({"name": "genre", "dtype": "string", "kind": "IdSequence"}, "genre, which is string now"),
+        ({"name": "sku", "dtype": "string", "kind": "IdFeature"}, "sku, which is not there now"),
+    ],
+)
+def test_a_baseline_that_reads_other_features_is_not_measured_without_them(feature, told, tmp_path):
+    user = {"name": "user", "dtype": "string", "kind": "IdFeature"}
     asset = tmp_path / "baseline" / "Format-Serving" / "assets.extra" / "feature_spec.json"
     asset.parent.mkdir(parents=True)
-    asset.write_text(json.dumps(spec))
-    told = f"genre is string now, and int64 for the model in service, {tmp_path}/baseline, .* as genre_string, "
+    asset.write_text(json.dumps({"features": [user, feature]}))
+    told = f"the model in service, {tmp_path}/baseline, reads {told}: .* --set evaluation.baseline=false"
     with pytest.raises(ValueError, match=told):
         drawn.evaluate(drawn.draw_impressions(60), EvaluationConfig(), tmp_path)

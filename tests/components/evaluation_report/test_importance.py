@@ -139,3 +139,10 @@ def test_the_sample_is_evenly_over_all_files(number, tmp_path):
     assert len(examples) == min(number, 20_000)
     share, _ = np.histogram(places, 8, (0, number / 4))
     assert share.max() - share.min() < 0.02 * len(examples)
+
+
+def test_examples_of_another_spec_are_told_in_a_sentence():
+    of_int = _example(age=[7], label=[1], weight=[1.0])
+    spec = FeatureSpec("s", (NumericFeature("age"),))
+    with pytest.raises(ValueError, match=r"another feature spec than s is now \(.*age.*\): `ctr run` makes them anew"):
+        read_columns(spec, [of_int])

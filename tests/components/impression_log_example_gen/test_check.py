@@ -60,6 +60,7 @@ def _check(array, column, *, is_text=False):
         pytest.param(pa.array([2**32 - 1], pa.uint32()), "int64", [[2**32 - 1]], id="uint32"),
         pytest.param(pa.array([5], pa.uint64()), "int64", [[5]], id="uint64"),
         pytest.param(pa.array([True, None, False]), "int64", [[1], None, [0]], id="bool"),
+        pytest.param(pa.array([208.0, None, -3.0]), "int64", [[208], None, [-3]], id="ints-of-pandas-with-a-gap"),
         pytest.param(pa.array([1.5, None]), "float32", [[1.5], None], id="float64"),
         pytest.param(pa.array([1.5, None], pa.float32()), "float32", [[1.5], None], id="float32"),
         pytest.param(pa.array([2**24 + 1, None]), "float32", [[2.0**24], None], id="int64-rounded-to-float32"),
@@ -120,7 +121,10 @@ def test_no_rows():
 
 TYPED = {
     "text for int64": ("int64", pa.array(["1", None]), {0: "wrong type"}),
-    "float for int64": ("int64", pa.array([None, 1.0]), {1: "wrong type"}),
+    "fraction for int64": ("int64", pa.array([None, 1.0, 1.5, -0.5]), {2: "wrong type", 3: "wrong type"}),
+    "double that may be two integers": ("int64", pa.array([2.0**53, 2.0**53 - 1]), {0: "wrong type"}),
+    "NaN for int64": ("int64", pa.array([math.nan, math.inf, 1.0]), {0: "NaN or Inf", 1: "NaN or Inf"}),
+    "float32 for int64": ("int64", pa.array([1.0], pa.float32()), {0: "wrong type"}),
     "text for float32": ("float32", pa.array(["1"]), {0: "wrong type"}),
     "bool for float32": ("float32", pa.array([True]), {0: "wrong type"}),
     "int for text": ("string", pa.array([1, None]), {0: "wrong type"}),
@@ -189,7 +193,9 @@ def test_negative_ids_are_bad_and_negative_numbers_are_not():
 
 TEXTS_TO_PARSE = {
     "int64": ("int64", ["7", None, "-7", "007", "0x1F"], [[7], None, [-7], [7], [31]], {}),
-    "not int64": ("int64", ["1.0", "abc", " 5", "+5", "8"], None, dict.fromkeys(range(4), "wrong type")),
+    "int64 of pandas with a gap": ("int64", ["208.0", None, "-7.00", "8"], [[208], None, [-7], [8]], {}),
+    "not int64": ("int64", ["1.5", "abc", " 5", "+5", "1.0e1", "9007199254740993.0", "8"], None,
+                  dict.fromkeys(range(6), "wrong type")),
     "beyond int64": ("int64", [str(2**63 - 1), str(2**63), str(-(2**63)), "-9" + "0" * 19], None,
                      {1: "over int64", 3: "over int64"}),
     "float32": ("float32", ["0.5", "-1e3", None, "7"], [[0.5], [-1000.0], None, [7.0]], {}),
@@ -217,6 +223,8 @@ TIMES = {
     "seconds": (pa.array([-1, 86_400, None]), 1, [[-1], [86_400], None]),
     "milliseconds": (pa.array([-1, 86_400_999]), 1_000, [[-1], [86_400]]),
     "Arrow's": (pa.array([86_400_999], pa.timestamp("ms")), 1, [[86_400]]),
+    "Arrow's before 1970": (pa.array([-500, -86_400_500], pa.timestamp("ms")), 1, [[-1], [-86_401]]),
+    "doubles, as pandas has them": (pa.array([86_400_999.0, None]), 1_000, [[86_400], None]),
     "Arrow's with a zone": (pa.array([86_400_999_999], pa.timestamp("us", "Europe/Berlin")), 1_000, [[86_400]]),
 }
 
