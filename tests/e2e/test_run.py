@@ -71,8 +71,8 @@ def test_first_run_pushes_a_blessed_model_and_keeps_the_output_contract(first, w
     assert set(summary) == {
         "pipeline", "run_id", "stack", "rows", "quarantined", "quarantine", "examples", "collisions", "drift", "tuned",
         "training", "metrics", "intervals", "differences", "blessed", "not_blessed_because", "failed_gates",
-        "serving_check", "baseline", "report", "no_report_because", "pushed_model", "not_pushed_because", "seconds",
-        "total_seconds", "peak_rss_mb",
+        "serving_check", "baseline", "not_compared_with", "report", "no_report_because", "pushed_model",
+        "not_pushed_because", "seconds", "total_seconds", "peak_rss_mb",
     }  # fmt: skip
     assert summary["pipeline"] == "movielens"
     assert set(summary["stack"]) == {"python", "tfx", "tensorflow", "keras", "beam"}

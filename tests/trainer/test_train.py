@@ -253,8 +253,8 @@ def test_the_training_loss_is_a_mean_by_weight_as_the_eval_splits_is(tmp_path):
 def test_a_penalty_is_that_of_the_model_whatever_the_examples_weigh(tmp_path):
     losses = []
     for weight in (1, 0.01):
-        data = ({"numbers": np.float32([-1, 1, -2, 2])[:, None]}, np.float32([0, 1, 1, 0])[:, None], [weight] * 4)
-        batches = tf.data.Dataset.from_tensors(data)
+        features, label = {"numbers": np.float32([-1, 1, -2, 2])[:, None]}, np.float32([0, 1, 1, 0])[:, None]
+        batches = tf.data.Dataset.from_tensors((features, label, np.float32([weight] * 4)))
         model = model_fn(NUMBERS, ModelConfig(hidden_units=(4,), tower_l2=1.0), seed=1)
         config = TrainingConfig(max_epochs=1, learning_rate=1e-9)
         losses.append(train(model, batches, batches, config, str(tmp_path)).history["loss"][0])
