@@ -38,7 +38,7 @@ class JobErrors(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Takes the error from a message with a worker's traceback."""
         for line in re.findall(r"^(.*\S)\s*\[while running .*\]$", record.getMessage(), re.MULTILINE):
-            self.last = one_line(line.removeprefix("ValueError: "))
+            self.last = line.strip().removeprefix("ValueError: ")
 
 
 class ReportingRunner:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from components.impression_log_example_gen import quarantine
-from components.impression_log_example_gen.columns import Column
+from components.impression_log_example_gen.columns import PER_SECOND, Column
 
 ARROW_TYPES = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.large_binary()}
 _MAX_INT64 = 2**63 - 1
@@ -21,7 +21,7 @@ _PLAIN = {pa.int64(): "^-?[0-9]{1,18}$", pa.float64(): r"^-?[0-9]{1,18}(\.[0-9]{
 _WHOLE = "^-?[0-9]+$"
 _WHOLE_DOUBLES = 2**53  # below it no two integers are one double
 _WHOLE_AS_DOUBLE = r"^(-?[0-9]{1,15})\.0*$"
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_PER_SECOND_OF_ARROW = {**PER_SECOND, "ns": 10**9}
 
 Wrong = list[tuple[int, str]]
 _Positions = np.ndarray[Any, Any]
@@ -74,7 +74,7 @@ def convert(values: pa.Array, column: Column, *, is_text: bool = False) -> tuple
 def _to_integers(values: pa.Array, per_second: int) -> tuple[pa.Array, Wrong]:
     if per_second and types.is_timestamp(values.type):
         # Arrow's own cast to seconds goes towards 1970.
-        return pa.array(values.cast(pa.int64()).to_numpy() // _PER_SECOND[values.type.unit]), []
+        return pa.array(values.cast(pa.int64()).to_numpy() // _PER_SECOND_OF_ARROW[values.type.unit]), []
     if types.is_float64(values.type):
         return _whole(values, per_second)
     if not (types.is_integer(values.type) or types.is_boolean(values.type)):

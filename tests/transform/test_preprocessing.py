@@ -72,19 +72,21 @@ def _instance(row):
     }
 
 
+def _transform(rows, spec, folder):
+    metadata = dataset_metadata.DatasetMetadata(make_schema(spec))
+    with tft_beam.Context(temp_dir=str(folder / "temp")):
+        (instances, _), transform_fn = (rows, metadata) | tft_beam.AnalyzeAndTransformDataset(
+            lambda inputs: transform_impressions(inputs, spec)
+        )
+        _ = transform_fn | tft_beam.WriteTransformFn(str(folder / "graph"))
+    return instances, tft.TFTransformOutput(str(folder / "graph"))
+
+
 @pytest.fixture(scope="module")
 def transformed(tmp_path_factory):
     """The ten rows through TFT on Beam, and the transform graph that this leaves."""
-    rows = [_instance(row) for row in ROWS]
-    metadata = dataset_metadata.DatasetMetadata(make_schema(SPEC))
-    with tft_beam.Context(temp_dir=str(tmp_path_factory.mktemp("tft"))):
-        (instances, _), transform_fn = (rows, metadata) | tft_beam.AnalyzeAndTransformDataset(
-            lambda inputs: transform_impressions(inputs, SPEC)
-        )
-        graph = str(tmp_path_factory.mktemp("graph"))
-        _ = transform_fn | tft_beam.WriteTransformFn(graph)
-    outputs = {name: np.stack([instance[name] for instance in instances]) for name in ("ids", "numbers", "label")}
-    return outputs, tft.TFTransformOutput(graph)
+    instances, graph = _transform([_instance(row) for row in ROWS], SPEC, tmp_path_factory.mktemp("tft"))
+    return {name: np.stack([instance[name] for instance in instances]) for name in ("ids", "numbers", "label")}, graph
 
 
 def test_ids_of_ten_literal_rows(transformed):
@@ -153,13 +155,7 @@ def test_a_number_far_from_all_of_the_training_split_is_bounded_and_one_that_was
     )
     never = {"never": NAN, "never_log": NAN, "never_int": no_value(NumericFeature("never_int", dtype="int64"))}
     rows = [{"share": value / 4, "flag": value % 2, **never, "label": value % 2} for value in range(4)]
-    metadata = dataset_metadata.DatasetMetadata(make_schema(spec))
-    with tft_beam.Context(temp_dir=str(tmp_path / "tft")):
-        _, transform_fn = (rows, metadata) | tft_beam.AnalyzeAndTransformDataset(
-            lambda inputs: transform_impressions(inputs, spec)
-        )
-        _ = transform_fn | tft_beam.WriteTransformFn(str(tmp_path / "graph"))
-    layer = tft.TFTransformOutput(str(tmp_path / "graph")).transform_features_layer()
+    layer = _transform(rows, spec, tmp_path)[1].transform_features_layer()
     greatest = float(np.finfo(np.float32).max)
     requests = {
         "share": tf.constant([greatest, -greatest, 1e19, NAN]),

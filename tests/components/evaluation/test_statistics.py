@@ -87,10 +87,8 @@ def test_a_constant_prediction_has_auc_one_half_and_normalized_entropy_one():
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
 def test_where_a_prediction_is_no_number_nothing_is_defined_but_the_labels_mean(exact):
-    labels, weights, folds = np.array([0.0, 1, 1, 0]), np.ones(4), np.arange(4)
-    predictions = np.array([0.1, 0.9, np.nan, 0.2])
-    scores = statistics.count_scores(predictions, labels, weights, folds, exact)
-    found = statistics.pooled_metrics(scores, statistics.sum_moments(predictions, labels, weights, folds))
+    labels, predictions = np.array([0.0, 1, 1, 0]), np.array([0.1, 0.9, np.nan, 0.2])
+    found = _pooled(predictions, labels, np.ones(4), np.arange(4), exact)
     assert {name for name, values in found.items() if np.isfinite(values[0])} == {"mean_label"}
 
 
