@@ -104,3 +104,12 @@ def test_constants_are_in_the_graph_and_the_table_is_not():
     graph = function.get_concrete_function(**{name: tf.constant(v) for name, v in _batch(SPEC).items()}).graph
     kinds = [operation.type for operation in graph.get_operations()]
     assert (kinds.count("ResourceGatherNd"), kinds.count("ReadVariableOp")) == (1, 0)
+
+
+def test_the_towers_first_product_is_one_of_its_own():  # one impression's product is faster below some size
+    model = _model(SPEC, {})
+    function = tf.function(lambda ids, numbers: short_logit(model, {"ids": ids, "numbers": numbers}, as_constant))
+    graph = function.get_concrete_function(**{name: tf.constant(v) for name, v in _batch(SPEC).items()}).graph
+    widths = [operation.outputs[0].shape[1] for operation in graph.get_operations() if operation.type == "MatMul"]
+    of_counts, tower, rest = 2 * (1 + 4), (7, 5), 1 + 4
+    assert sorted(widths) == sorted([of_counts, *tower, rest, 1])
