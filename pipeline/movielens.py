@@ -114,7 +114,12 @@ def write_impression_log(
             )
     impressions = _read_impressions(progress, wheel, sha256)
     with _explained(f"cannot write {directory}"):
-        return _write_days(impressions, directory.resolve(), progress)
+        try:
+            return _write_days(impressions, directory.resolve(), progress)
+        except OSError:
+            if finished := read_summary(directory):  # another process has written it in the meantime
+                return finished
+            raise
 
 
 def read_summary(directory: Path) -> ImpressionLog | None:

@@ -106,7 +106,7 @@ def _check_features(spec: FeatureSpec, baseline: str) -> None:
 
 
 def _form(dtype: str, kind: str) -> str:
-    return f"a sequence of {dtype}" if kind == IdSequence.__name__ else dtype
+    return f"a list of {dtype}" if kind == IdSequence.__name__ else dtype
 
 
 def _bless(blessing: Artifact) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import zipfile
 from collections import defaultdict
 from pathlib import Path
@@ -222,6 +223,20 @@ def test_a_log_of_older_columns_is_not_taken_for_todays(
 
     with pytest.raises(MovieLensError, match="holds no finished impression log of this version: remove it"):
         write_impression_log(log_path, progress, wheel=wheel.path, sha256=wheel.sha256)
+
+
+def test_a_log_that_another_process_has_written_in_the_meantime_is_taken(
+    wheel: Wheel, log_path: Path, tmp_path: Path, progress: RecordedProgress
+) -> None:
+    def write_it_meanwhile(step: str, done: int, total: int | None) -> None:
+        if step == "write days" and done == 0 and not log_path.exists():
+            shutil.copytree(other, log_path)
+
+    other = tmp_path / "other"
+    written = write_impression_log(other, progress, wheel=wheel.path, sha256=wheel.sha256)
+    assert write_impression_log(log_path, write_it_meanwhile, wheel=wheel.path, sha256=wheel.sha256) == written
+    assert read_rows(log_path) == read_rows(other)
+    assert not [*tmp_path.glob(f".{log_path.name}.*")]
 
 
 def test_an_empty_directory_is_filled(wheel: Wheel, log_path: Path, progress: RecordedProgress) -> None:
