@@ -16,6 +16,7 @@ from schemas.features import NO_NUMBER, Feature, FeatureSpec, IdSequence, Numeri
 from schemas.tfmd import SERVING, TRAINING, features_in, make_schema
 from trainer.logit import as_constant, has_short_form, short_logit
 from trainer.model import DeepFM
+from trainer.parsing import parse_examples
 
 Raw = Mapping[str, tf.Tensor | tf.RaggedTensor]
 Transformation = Callable[[Raw], Mapping[str, tf.Tensor]]
@@ -58,7 +59,7 @@ def make_signatures(
         return {"ctr": tf.sigmoid(logit + shift if shift else logit)}
 
     def serve(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        return score(tf.io.parse_example(examples, serving_spec))
+        return score(parse_examples(examples, serving_spec))
 
     def predict(*dense: tf.Tensor) -> dict[str, tf.Tensor]:
         return score(_to_raw(dict(zip(inputs, dense, strict=True)), spec))
