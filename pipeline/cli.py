@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import errno
+import json
 import pathlib
 from typing import Any
 
@@ -162,7 +163,7 @@ def run(config: pathlib.Path | None, overrides: tuple[str, ...], as_of: str | No
     from pipeline.supervise import RunFailedError, supervise
 
     with one_line(ConfigError, PreflightError, LockedError, RunFailedError):
-        settings = load_config(config, overrides if as_of is None else (*overrides, f"log.as_of={as_of}"))
+        settings = load_config(config, overrides if as_of is None else (*overrides, f"log.as_of={json.dumps(as_of)}"))
         check(settings)
         with hold_lock(home(settings)) as lock:
             supervise(settings, lock=lock)

@@ -26,15 +26,15 @@ def add_commands(main: click.Group) -> None:
         help="A SavedModel's folder; by default the model pushed last or, where there is none, trained last.",
     )
     @click.option(
-        "--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="How often each field is shuffled."
+        "--repeats", type=click.IntRange(1, 50), default=5, show_default=True, help="How often each field is shuffled."
     )
     @click.option("--json", "as_json", is_flag=True, help="Print the same figures as JSON.")
     def explain(config: pathlib.Path | None, model: pathlib.Path | None, repeats: int, as_json: bool) -> None:
         """Show how much a model relies on each field.
 
         A field's values are shuffled among impressions of the newest evaluation's days (20,000 at most, evenly over
-        them): how much AUC the model loses by that, and how much its log loss rises. Near zero: it hardly uses the
-        field.
+        them; fewer where fields times repeats are more than 50): how much AUC the model loses by that, and how much its
+        log loss rises. Near zero: it hardly uses the field.
         """
         silence_tensorflow()
         from pipeline.config import ConfigError, load_config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -39,14 +40,14 @@ def add_commands(main: click.Group) -> None:
             settings = load_config(config)
             runs = read_history(settings)
             if history:
-                _show_history(
-                    settings.name, runs, out or pathlib.Path(settings.runs_dir, settings.name, "history.html"), as_json
-                )
+                if not as_json:
+                    out = out or pathlib.Path(settings.runs_dir, settings.name, "history.html")
+                _show_history(settings.name, runs, out, as_json)
             else:
                 _show_newest(runs, out, as_json)
 
 
-def _show_history(pipeline: str, runs: list[Evaluated], out: pathlib.Path, as_json: bool) -> None:
+def _show_history(pipeline: str, runs: list[Evaluated], out: pathlib.Path | None, as_json: bool) -> None:
     import dataclasses
 
     from components.evaluation_report.page import render_history
@@ -58,13 +59,15 @@ def _show_history(pipeline: str, runs: list[Evaluated], out: pathlib.Path, as_js
         rows.append(dataclasses.asdict(run) | {"metrics": metrics, "failures": failures})
     if as_json:
         click.echo(json.dumps(rows, indent=2))
+    if not out:
         return
     folder = out.resolve().parent
     for row, run in zip(rows, runs, strict=True):
         row["report"] = os.path.relpath(run.page.resolve(), folder) if run.page else None
     _write(out, render_history(pipeline, rows))
-    pushed = sum(run.state == "pushed" for run in runs)
-    click.echo(f"{len(runs)} evaluations, {pushed} of them pushed: {out}")
+    if not as_json:
+        pushed = sum(run.state == "pushed" for run in runs)
+        click.echo(f"{len(runs)} evaluations, {pushed} of them pushed: {out}")
 
 
 def _show_newest(runs: list[Evaluated], out: pathlib.Path | None, as_json: bool) -> None:
@@ -121,7 +124,15 @@ def _show(figure: Mapping[str, Any] | None) -> str:
 
 def _write(path: pathlib.Path, text: str) -> None:
     """Writes a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    from pipeline.history import ReportError
+
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise ReportError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

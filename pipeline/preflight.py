@@ -70,16 +70,12 @@ def _load_spec(config: PipelineConfig) -> FeatureSpec:
     """Returns the feature spec.
 
     Raises:
-        PreflightError: It cannot be loaded, for whatever reason: it is the user's own module.
+        PreflightError: It cannot be loaded.
     """
     try:
         return load_spec(config.features)
-    except Exception as error:
-        sentence = " ".join(str(error).split())
-        named = sentence.startswith("features ")
-        raise PreflightError(
-            sentence if named else f"features {config.features!r}: {type(error).__name__}: {sentence}"
-        ) from error
+    except ValueError as error:
+        raise PreflightError(str(error)) from error
 
 
 def check_beam(config: BeamConfig, folders: Mapping[str, str]) -> None:

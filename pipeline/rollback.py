@@ -119,6 +119,8 @@ def _choose(store: MetadataStore, serving: str, versions: list[int], to: int | N
         if not is_servable(serving, to):
             raise RollbackError(f"version {to} cannot be served: {version_path(serving, to)} is no whole SavedModel")
         return to
+    if not earlier:
+        raise RollbackError(f"no version to go back to in {serving}: {newest} is the only one")
     sources = {version: read_source(serving, version) for version in versions}
     models = _distinguish(sources)
     passed_over = {models[newest], *_taken_back(sources, models)}

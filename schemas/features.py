@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import importlib
 import math
+import numbers
 import re
 from typing import Literal, TypeAlias, get_args
 
@@ -108,7 +109,7 @@ class IdSequence:
             not self.target or self.pooling == "target_attention",
             f"{self.name}: target goes with pooling target_attention, not {self.pooling}",
         )
-        _require(self.max_length > 0, f"{self.name}: max_length is {self.max_length}, must be positive")
+        _require_positive(self.name, "max_length", self.max_length)
         _require_one_of(self.name, "pooling", self.pooling, Pooling)
 
     @property
@@ -146,6 +147,7 @@ class NumericFeature:
         _check_raw(self.name, self.dtype, NumberType, self.min_presence)
         _require_one_of(self.name, "normalization", self.normalization, Normalization)
         if self.normalization == "quantile_buckets":
+            _require_positive(self.name, "num_buckets", self.num_buckets)
             _require(self.num_buckets > 1, f"{self.name}: num_buckets is {self.num_buckets}, must be at least 2")
         else:
             _require(
@@ -382,14 +384,16 @@ def load_spec(path: str) -> FeatureSpec:
         path: `package.module:NAME`.
 
     Raises:
-        ValueError: `path` has another form, the module cannot be imported, or the name is not a `FeatureSpec`.
+        ValueError: `path` has another form, the module cannot be imported, for whatever reason, or the name is not a
+            `FeatureSpec`.
     """
     module_name, _, attribute = path.partition(":")
     _require(bool(module_name and attribute), f"features {path!r} is not of the form package.module:NAME")
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"features {path!r}: {error}") from error
+    except Exception as error:  # the user's own module
+        kind = "" if isinstance(error, ModuleNotFoundError) else f"{type(error).__name__}: "
+        raise ValueError(f"features {path!r}: {kind}{' '.join(str(error).split())}") from error
     spec = getattr(module, attribute, None)
     if not isinstance(spec, FeatureSpec):
         raise ValueError(f"features {path!r}: {module_name} has no FeatureSpec {attribute}")
@@ -415,11 +419,21 @@ def _check_id(feature: IdFeature | IdSequence) -> None:
         f"{feature.name}: hashing {feature.hashing} needs dtype int64, not {feature.dtype}",
     )
     _require(feature.num_hashes in (1, 2), f"{feature.name}: num_hashes is {feature.num_hashes}, must be 1 or 2")
-    _require(feature.num_buckets > 0, f"{feature.name}: num_buckets is {feature.num_buckets}, must be positive")
+    _require_positive(feature.name, "num_buckets", feature.num_buckets)
+    _require(
+        not isinstance(feature.domain, str),
+        f"{feature.name}: domain is {feature.domain!r}, must be a tuple of texts, as in ({feature.domain!r},)",
+    )
     _require(
         not feature.domain or feature.dtype == "string",
         f"{feature.name}: a domain needs dtype string, not {feature.dtype}",
     )
+
+
+def _require_positive(name: str, setting: str, value: object) -> None:
+    if not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name}: {setting} is {value}, must be an integer")
+    _require(int(value) > 0, f"{name}: {setting} is {value}, must be positive")
 
 
 def _check_raw(name: str, dtype: str, dtypes: object, min_presence: float) -> None:

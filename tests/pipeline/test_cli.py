@@ -118,6 +118,14 @@ def test_as_of_goes_before_the_configs(log: Path, supervised: list[Any]) -> None
     assert "too few for 1 eval day(s) and at least one training day: name a later day" in result.output
 
 
+@pytest.mark.parametrize("day", ["", "null", "2026-03-04 # x"])
+def test_a_day_that_is_none_is_not_the_newest(day: str, log: Path, supervised: list[Any]) -> None:
+    result = ctr("run", "--set", "log.eval_days=1", "--as-of", day)
+    assert result.exit_code == 1
+    assert "log.as_of" in result.output
+    assert not supervised
+
+
 def test_a_run_takes_a_config_file(log: Path, supervised: list[Any]) -> None:
     Path("mine.yaml").write_text("name: mine", encoding="utf-8")
     assert ctr("run", "--config", "mine.yaml").exit_code == 0

@@ -183,6 +183,24 @@ def test_ctr_report_prints_the_figures_for_machines(runs, ctr):
     ]
 
 
+def test_the_history_for_machines_and_its_page_can_be_had_at_once(runs, ctr, tmp_path):
+    _three(runs)
+    assert len(json.loads(ctr("--history", "--json", "--out", str(tmp_path / "all.html")).output)) == 3
+    assert "<a href=" in (tmp_path / "all.html").read_text()
+    assert not (tmp_path / "runs/movielens/history.html").exists()
+
+
+@pytest.mark.parametrize("words", [(), ("--history",)])
+def test_a_page_that_cannot_be_written_is_an_error_that_names_it(words, runs, ctr, tmp_path):
+    _three(runs)
+    (folder := tmp_path / "out").mkdir()
+    before = sorted(tmp_path.iterdir())
+    result = ctr(*words, "--out", str(folder))
+    assert (result.exit_code, result.output.count("Traceback")) == (1, 0)
+    assert f"cannot write {folder}: Is a directory" in result.output.replace("\n", "")
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_ctr_report_says_where_the_newest_evaluation_has_no_report(runs, ctr):
     runs.run("first", 0.7, blessed=1, pushed=1)
     runs.run("second", 0.9, blessed=1, pushed=1, report=False)

@@ -96,6 +96,13 @@ def test_a_second_rollback_goes_further_back_and_a_third_finds_nothing(shop):
     assert shop.in_service() == "a"
 
 
+def test_the_only_version_has_none_to_go_back_to(shop):
+    shop.push("a")
+    with pytest.raises(RollbackError, match=r"no version to go back to in .*: \d+ is the only one"):
+        roll_back(shop.config)
+    assert shop.in_service() == "a"
+
+
 def _forget_the_models(shop):
     """Leaves a metadata store that knows none of the versions' models."""
     for model in (models := shop.store.get_artifacts_by_type("Model")):

@@ -9,6 +9,16 @@ from schemas.notebook import NOTEBOOK
 
 BAD_FEATURES = {
     "no buckets": (lambda: IdFeature("a", num_buckets=0), "a: num_buckets is 0, must be positive"),
+    "no whole number of buckets": (lambda: IdFeature("a", 1e3), "a: num_buckets is 1000.0, must be an integer"),
+    "no whole number of quantiles": (
+        lambda: NumericFeature("a", "quantile_buckets", num_buckets=4.0),
+        "a: num_buckets is 4.0, must be an integer",
+    ),
+    "no whole length": (lambda: IdSequence("a", 10, 2.5), "a: max_length is 2.5, must be an integer"),
+    "a text for a domain": (
+        lambda: IdFeature("a", 10, dtype="string", domain=("de")),
+        r"a: domain is 'de', must be a tuple of texts, as in \('de',\)",
+    ),
     "unknown dtype": (lambda: IdFeature("a", 10, dtype="int32"), "a: dtype is 'int32', must be one of int64, string"),
     "domain of an integer": (lambda: IdFeature("a", 10, domain=("x",)), "a: a domain needs dtype string, not int64"),
     "presence above one": (
@@ -150,6 +160,24 @@ BAD_PATHS = {
 def test_bad_spec_path_is_an_error_that_names_it(path, message):
     with pytest.raises(ValueError, match=message):
         load_spec(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SPEC = (", r"features 'of_a_user:SPEC': SyntaxError: .*never closed"),
+        (
+            "from schemas.features import IdFeature\nIdFeature('a', num_bucket=1)",
+            r"features 'of_a_user:SPEC': TypeError: .*unexpected keyword argument 'num_bucket'",
+        ),
+        ("1 / 0", "features 'of_a_user:SPEC': ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_an_error_that_says_why(text, message, tmp_path, monkeypatch):
+    (tmp_path / "of_a_user.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        load_spec("of_a_user:SPEC")
 
 
 def test_spec_is_loaded_by_its_path():

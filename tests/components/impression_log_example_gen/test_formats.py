@@ -121,6 +121,13 @@ UNPARSABLE = {
         [1, 2],
         [(1, None)],
     ),
+    "JSON of pandas, with a gap in the integers": (
+        ".jsonl",
+        b'{"item": 1.0, "label": 1.0}\n{"item": 2.0, "label": 0.0}\n{"item": 3, "label": 0.5}\n'
+        b'{"item": 4.5, "label": 1}\n{"item": 1e300, "label": 1}\n{"item": 6.0, "label": 1}\n',
+        [1, 2, 6],
+        [(3, "label"), (4, "item"), (5, "item")],
+    ),
     "JSON whose first line is nested deeply": (
         ".jsonl",
         b'{"item": 1, "label": 0, "more": ' + b"[" * 3_000 + b"]" * 3_000 + b'}\n{"item": 2, "label": 0}\n',
@@ -130,7 +137,7 @@ UNPARSABLE = {
     "JSON of several types": (
         ".jsonl",
         b'{"item": 1, "label": true}\n{"item": [2], "label": 1, "price": 1}\n{"item": "3", "label": 1}\n'
-        b'{"item": 4.0, "label": 1}\n{"item": 5, "label": 1, "price": true}\n{"item": 6, "label": 0, "price": NaN}\n',
+        b'{"item": 4.5, "label": 1}\n{"item": 5, "label": 1, "price": true}\n{"item": 6, "label": 0, "price": NaN}\n',
         [1, 2],
         [(3, "item"), (4, "item"), (5, "price"), (6, "price")],
     ),
