@@ -148,6 +148,13 @@ class EvaluationConfig:
     min_gate_examples: Positive = 1000
     min_slice_examples: Positive = 1
 
+    def __post_init__(self) -> None:
+        if self.min_calibration > self.max_calibration:
+            raise ValueError(
+                f"no model can be blessed: min_calibration {self.min_calibration} is above max_calibration "
+                f"{self.max_calibration}"
+            )
+
 
 @dataclass(frozen=True, config=STRICT)
 class ServingCheckConfig:

@@ -14,6 +14,7 @@ import numpy as np
 from components.impression_log_example_gen.check import check, days_of
 from components.impression_log_example_gen.columns import Column
 from components.impression_log_example_gen.log import EPOCH, Day, LogError, find_files
+from components.impression_log_example_gen.quarantine import WRONG_TYPE
 from components.impression_log_example_gen.readers.read import read_rows
 from components.impression_log_example_gen.readers.rows import CorruptFileError
 
@@ -44,12 +45,31 @@ def find_days_by_timestamp(
         if has_rows and not days:
             undated.append(file)
     if not files_of:
+        if wrong := _first_of_another_type(undated, timestamp):
+            raise LogError(
+                f"no row of the impression log {path} has a timestamp: {wrong}; it must be an integer, as "
+                "log.timestamp_unit counts from 1970 on, or a timestamp of Parquet's"
+            )
         raise LogError(
             f"no row of the impression log {path} has a timestamp in the column {timestamp.source}, or its unit is "
             "another one: correct log.columns, or log.timestamp_unit"
         )
     days_with_files = (Day(EPOCH + datetime.timedelta(day), tuple(files)) for day, files in sorted(files_of.items()))
     return tuple(days_with_files), tuple(undated)
+
+
+def _first_of_another_type(files: list[pathlib.Path], timestamp: Column) -> str | None:
+    """Returns which row's timestamp is the first that is of another type, and what it is."""
+    for file in files:
+        try:
+            for rows in read_rows(file, (timestamp,)):
+                checked = check(rows.batch, rows.numbers, (timestamp,), is_text=rows.is_text)
+                for row in (*rows.unparsable, *checked.bad.values()):
+                    if row.column == timestamp.source and row.reason == WRONG_TYPE:
+                        return f"its {row.column} is {row.value} in {file}, row {row.number}"
+        except CorruptFileError:
+            continue
+    return None
 
 
 def find_days_of(file: pathlib.Path, timestamp: Column) -> tuple[list[int], bool]:

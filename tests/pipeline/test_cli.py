@@ -209,6 +209,11 @@ BAD_RUNS = {
         ["log.eval_days=2"],
         "ctr: log.eval_days: the impression log has 2 day(s) with rows (1998-01-01 to 1998-01-02), too few ",
     ),
+    "no calibration": (
+        nothing,
+        ["evaluation.min_calibration=1.2"],
+        "ctr: evaluation: no model can be blessed: min_calibration 1.2 is above max_calibration 1.1",
+    ),
     "no such day": (nothing, ["log.as_of=2026-02-30"], "ctr: log.as_of: there is no day 2026-02-30\n"),
     "column nearly one of the spec": (
         nothing,

@@ -102,6 +102,15 @@ def test_a_timestamp_of_another_unit_makes_its_row_bad_and_not_the_log(
         drive(timestamp_unit=unit)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_timestamps_of_another_type_are_told_as_such(suffix, write, make_row, drive):
+    write(f"a{suffix}", [make_row(number, time="2026-03-04T05:06:07Z") for number in range(3)])
+    first = 2 if suffix == ".csv" else 1
+    told = rf"has a timestamp: its time is '?2026-03-04T05:06:07Z'? in .*a\{suffix}, row {first}; it must be an integer"
+    with pytest.raises(LogError, match=told):
+        drive()
+
+
 def test_a_type_that_has_its_unit_may_be_of_any_day():
     column = Column("time", "int64", is_required=True, gives_day=True, per_second=1000)
     values, wrong = convert(pa.array([0, DAY], pa.timestamp("s")), column)
