@@ -67,7 +67,7 @@ def _copy(source: str, target: pathlib.Path) -> None:
 def _local_path(artifact: dict[str, Any]) -> str:
     """Returns where KFP's launcher expects the content of an artifact: it uploads it from there to its URI."""
     uri = str(artifact["uri"])
-    for scheme in ("gs", "s3", "minio"):
+    for scheme, folder in (("gs", "gcs"), ("s3", "s3"), ("minio", "minio")):
         if uri.startswith(f"{scheme}://"):
-            return uri.replace(f"{scheme}://", f"/{scheme}/", 1)
+            return uri.replace(f"{scheme}://", f"/{folder}/", 1)
     return uri

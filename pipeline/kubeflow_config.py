@@ -12,7 +12,7 @@ from trainer.config import STRICT, Positive
 
 # A number of cores or of bytes as Kubernetes writes it: 500m, 2, 1.5, 512Mi, 16G.
 Cpu = Annotated[str, Field(pattern=r"^([0-9]+m|[0-9]+(\.[0-9]+)?)$")]
-Memory = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(K|Ki|M|Mi|G|Gi|T|Ti)?$")]
+Memory = Annotated[str, Field(pattern=r"^[0-9]+(K|Ki|M|Mi|G|Gi|T|Ti)?$")]
 # A key of a Secret or a ConfigMap, as `name/key`.
 Reference = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9._-]+$")]
 # Settings that decide which nodes there are, or where their outputs are: a submission cannot change these, nor a group

@@ -61,7 +61,7 @@ class EarlierModelStrategy(ResolverStrategy):
 
 
 class BaselineStrategy(LatestBlessedModelStrategy):
-    """Resolves the latest model that was pushed, that no rollback has taken out of service, and whose folder is there.
+    """Resolves the model that was pushed last, that no rollback has taken out of service, and whose folder is there.
 
     Not the latest blessed one: where the serving check stops a model, or a run is killed before its Pusher, nobody has
     been served that one.
@@ -80,12 +80,15 @@ class BaselineStrategy(LatestBlessedModelStrategy):
         """
         attempts = store.get_artifacts_by_type("PushedModel")
         pushes = {pushed.id for pushed in attempts if pushed.custom_properties["pushed"].int_value}
-        served = set().union(*inputs_of(store, pushes).values())
+        last_push: dict[int, int] = {}  # a model may be pushed again, where an older day is run again
+        for push, inputs in sorted(inputs_of(store, pushes).items()):
+            last_push |= dict.fromkeys(inputs, push)
         models = [
             model
-            for model in sorted(input_dict["model"], key=lambda model: model.id)
-            if model.id in served and not model.get_string_custom_property(ROLLED_BACK)
+            for model in input_dict["model"]
+            if model.id in last_push and not model.get_string_custom_property(ROLLED_BACK)
         ]
+        models.sort(key=lambda model: (last_push[model.id], model.id))
         latest = last_present(models)
         resolved: dict[str, list[Artifact]] = super().resolve_artifacts(store, input_dict | {"model": latest})
         return resolved

@@ -20,7 +20,7 @@ _SECOND_OF_1990 = 631_152_000  # seconds, or milliseconds, of these days that ar
 _PLAIN = {pa.int64(): "^-?[0-9]{1,18}$", pa.float64(): r"^-?[0-9]{1,18}(\.[0-9]{1,18})?$"}
 _WHOLE = "^-?[0-9]+$"
 WHOLE_DOUBLES = 2**53  # below it no two integers are one double
-_WHOLE_AS_DOUBLE = r"^(-?[0-9]{1,15})\.0*$"
+_WHOLE_AS_DOUBLE = r"^(-?(?:[0-9]{1,15}|[0-8][0-9]{15}))\.0*$"  # of 16 digits those that are surely below that
 _PER_SECOND_OF_ARROW = {**PER_SECOND, "ns": 10**9}
 
 Wrong = list[tuple[int, str]]

@@ -4,6 +4,7 @@ import json
 import math
 from types import SimpleNamespace
 
+import kfp.dsl
 import pytest
 from tfx.types.standard_artifacts import ModelEvaluation, String
 
@@ -54,5 +55,6 @@ def test_the_report_is_copied_to_where_kfp_collects_it(tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["gs", "s3", "minio"])
-def test_an_object_stores_uri_has_a_local_path(scheme):
-    assert kfp_outputs._local_path({"uri": f"{scheme}://bucket/a/b"}) == f"/{scheme}/bucket/a/b"
+def test_an_object_stores_uri_has_the_local_path_that_kfp_has_for_it(scheme):
+    uri = f"{scheme}://bucket/a/b"
+    assert kfp_outputs._local_path({"uri": uri}) == kfp.dsl.Artifact(uri=uri).path

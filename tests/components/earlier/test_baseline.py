@@ -12,7 +12,7 @@ from components.earlier.model import BaselineStrategy
 def resolve(tmp_path):
     """Returns the number of the resolved model; a model is (number from 1, blessed and pushed, rolled back)."""
 
-    def call(*models, gone=(), not_pushed=()):
+    def call(*models, gone=(), not_pushed=(), again=()):
         config = mlmd.ConnectionConfig()
         config.fake_database.SetInParent()
         store = MetadataStore(config)
@@ -44,6 +44,16 @@ def resolve(tmp_path):
             )
             artifacts.append(model)
             blessings.append(blessing)
+        for number in again:  # pushed once more
+            (model,) = (model for model in artifacts if numbers[model.id] == number)
+            pushed = PushedModel()
+            pushed.set_int_custom_property("pushed", 1)
+            put(pushed)
+            (execution,) = store.put_executions([mlmd.Execution(type_id=pusher)])
+            events = [(model, mlmd.Event.INPUT), (pushed, mlmd.Event.OUTPUT)]
+            store.put_events(
+                [mlmd.Event(artifact_id=one.id, execution_id=execution, type=kind) for one, kind in events]
+            )
         resolved = BaselineStrategy().resolve_artifacts(store, {"model": artifacts, "model_blessing": blessings})
         of_blessings = [blessing.get_int_custom_property("current_model_id") for blessing in resolved["model_blessing"]]
         assert of_blessings == [model.id for model in resolved["model"]]
@@ -54,6 +64,11 @@ def resolve(tmp_path):
 
 def test_the_latest_model_in_service_is_the_baseline(resolve):
     assert resolve((1, True, False), (2, True, False), (3, False, False)) == [2]
+
+
+def test_a_model_that_was_pushed_again_is_the_one_in_service(resolve):
+    assert resolve((1, True, False), (2, True, False), again=(1,)) == [1]
+    assert resolve((1, True, False), (2, True, False), (3, True, True), again=(1, 2)) == [2]
 
 
 def test_a_blessed_model_that_was_not_pushed_is_not(resolve):

@@ -193,7 +193,12 @@ def test_negative_ids_are_bad_and_negative_numbers_are_not():
 
 TEXTS_TO_PARSE = {
     "int64": ("int64", ["7", None, "-7", "007", "0x1F"], [[7], None, [-7], [7], [31]], {}),
-    "int64 of pandas with a gap": ("int64", ["208.0", None, "-7.00", "8"], [[208], None, [-7], [8]], {}),
+    "int64 of pandas with a gap": (
+        "int64",
+        ["208.0", None, "-7.00", "1764000000000000.0"],
+        [[208], None, [-7], [1764000000000000]],
+        {},
+    ),
     "not int64": ("int64", ["1.5", "abc", " 5", "+5", "1.0e1", "9007199254740993.0", "8"], None,
                   dict.fromkeys(range(6), "wrong type")),
     "beyond int64": ("int64", [str(2**63 - 1), str(2**63), str(-(2**63)), "-9" + "0" * 19], None,
