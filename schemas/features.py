@@ -109,7 +109,8 @@ class IdSequence:
             not self.target or self.pooling == "target_attention",
             f"{self.name}: target goes with pooling target_attention, not {self.pooling}",
         )
-        _require_positive(self.name, "max_length", self.max_length)
+        _require_integer(self.name, "max_length", self.max_length)
+        _require(self.max_length > 0, f"{self.name}: max_length is {self.max_length}, must be positive")
         _require_one_of(self.name, "pooling", self.pooling, Pooling)
 
     @property
@@ -147,7 +148,7 @@ class NumericFeature:
         _check_raw(self.name, self.dtype, NumberType, self.min_presence)
         _require_one_of(self.name, "normalization", self.normalization, Normalization)
         if self.normalization == "quantile_buckets":
-            _require_positive(self.name, "num_buckets", self.num_buckets)
+            _require_integer(self.name, "num_buckets", self.num_buckets)
             _require(self.num_buckets > 1, f"{self.name}: num_buckets is {self.num_buckets}, must be at least 2")
         else:
             _require(
@@ -419,7 +420,8 @@ def _check_id(feature: IdFeature | IdSequence) -> None:
         f"{feature.name}: hashing {feature.hashing} needs dtype int64, not {feature.dtype}",
     )
     _require(feature.num_hashes in (1, 2), f"{feature.name}: num_hashes is {feature.num_hashes}, must be 1 or 2")
-    _require_positive(feature.name, "num_buckets", feature.num_buckets)
+    _require_integer(feature.name, "num_buckets", feature.num_buckets)
+    _require(feature.num_buckets > 0, f"{feature.name}: num_buckets is {feature.num_buckets}, must be positive")
     _require(
         not isinstance(feature.domain, str),
         f"{feature.name}: domain is {feature.domain!r}, must be a tuple of texts, as in ({feature.domain!r},)",
@@ -430,10 +432,8 @@ def _check_id(feature: IdFeature | IdSequence) -> None:
     )
 
 
-def _require_positive(name: str, setting: str, value: object) -> None:
-    if not isinstance(value, numbers.Integral):
-        raise ValueError(f"{name}: {setting} is {value}, must be an integer")
-    _require(int(value) > 0, f"{name}: {setting} is {value}, must be positive")
+def _require_integer(name: str, setting: str, value: object) -> None:
+    _require(isinstance(value, numbers.Integral), f"{name}: {setting} is {value}, must be an integer")
 
 
 def _check_raw(name: str, dtype: str, dtypes: object, min_presence: float) -> None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import datetime
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
-from components.impression_log_example_gen.check import check, days_of
+from components.impression_log_example_gen.check import Checked, check, days_of
 from components.impression_log_example_gen.columns import Column
 from components.impression_log_example_gen.log import EPOCH, Day, LogError, find_files
 from components.impression_log_example_gen.quarantine import WRONG_TYPE
 from components.impression_log_example_gen.readers.read import read_rows
-from components.impression_log_example_gen.readers.rows import CorruptFileError
+from components.impression_log_example_gen.readers.rows import CorruptFileError, Rows
 
 
 def find_days_by_timestamp(
@@ -62,8 +63,7 @@ def _first_of_another_type(files: list[pathlib.Path], timestamp: Column) -> str 
     """Returns which row's timestamp is the first that is of another type, and what it is."""
     for file in files:
         try:
-            for rows in read_rows(file, (timestamp,)):
-                checked = check(rows.batch, rows.numbers, (timestamp,), is_text=rows.is_text)
+            for rows, checked in _read_checked(file, timestamp):
                 for row in (*rows.unparsable, *checked.bad.values()):
                     if row.column == timestamp.source and row.reason == WRONG_TYPE:
                         return f"its {row.column} is {row.value} in {file}, row {row.number}"
@@ -80,12 +80,16 @@ def find_days_of(file: pathlib.Path, timestamp: Column) -> tuple[list[int], bool
     days: set[int] = set()
     has_rows = False
     try:
-        for rows in read_rows(file, (timestamp,)):
+        for rows, checked in _read_checked(file, timestamp):
             has_rows = has_rows or bool(rows.batch.num_rows or rows.unparsable)
-            checked = check(rows.batch, rows.numbers, (timestamp,), is_text=rows.is_text)
             is_dated = np.ones(rows.batch.num_rows, bool)
             is_dated[list(checked.bad)] = False
             days.update(np.unique(days_of(checked.lists.column(0), is_dated)).tolist())
     except CorruptFileError:
         has_rows = True
     return sorted(days), has_rows
+
+
+def _read_checked(file: pathlib.Path, timestamp: Column) -> Iterator[tuple[Rows, Checked]]:
+    for rows in read_rows(file, (timestamp,)):
+        yield rows, check(rows.batch, rows.numbers, (timestamp,), is_text=rows.is_text)

@@ -22,9 +22,19 @@ def resolve(tmp_path):
             artifact.type_id = store.put_artifact_type(artifact.artifact_type)
             (artifact.id,) = store.put_artifacts([artifact.mlmd_artifact])
 
+        def push(*inputs, is_pushed):
+            pushed = PushedModel()
+            pushed.set_int_custom_property("pushed", int(is_pushed))
+            put(pushed)
+            (execution,) = store.put_executions([mlmd.Execution(type_id=pusher)])
+            events = [*((one, mlmd.Event.INPUT) for one in inputs), (pushed, mlmd.Event.OUTPUT)]
+            store.put_events(
+                [mlmd.Event(artifact_id=one.id, execution_id=execution, type=kind) for one, kind in events]
+            )
+
         artifacts, blessings, numbers = [], [], {}
         for number, is_blessed, is_rolled_back in models:
-            model, blessing, pushed = Model(), ModelBlessing(), PushedModel()
+            model, blessing = Model(), ModelBlessing()
             model.uri = str(tmp_path / str(number))
             if number not in gone:
                 (tmp_path / str(number)).mkdir(exist_ok=True)
@@ -35,25 +45,12 @@ def resolve(tmp_path):
             blessing.set_int_custom_property("current_model_id", model.id)
             blessing.set_int_custom_property("blessed", int(is_blessed))
             put(blessing)
-            pushed.set_int_custom_property("pushed", int(is_blessed and number not in not_pushed))
-            put(pushed)
-            (execution,) = store.put_executions([mlmd.Execution(type_id=pusher)])
-            events = [(model, mlmd.Event.INPUT), (blessing, mlmd.Event.INPUT), (pushed, mlmd.Event.OUTPUT)]
-            store.put_events(
-                [mlmd.Event(artifact_id=one.id, execution_id=execution, type=kind) for one, kind in events]
-            )
+            push(model, blessing, is_pushed=is_blessed and number not in not_pushed)
             artifacts.append(model)
             blessings.append(blessing)
         for number in again:  # pushed once more
-            (model,) = (model for model in artifacts if numbers[model.id] == number)
-            pushed = PushedModel()
-            pushed.set_int_custom_property("pushed", 1)
-            put(pushed)
-            (execution,) = store.put_executions([mlmd.Execution(type_id=pusher)])
-            events = [(model, mlmd.Event.INPUT), (pushed, mlmd.Event.OUTPUT)]
-            store.put_events(
-                [mlmd.Event(artifact_id=one.id, execution_id=execution, type=kind) for one, kind in events]
-            )
+            index = [numbers[model.id] for model in artifacts].index(number)
+            push(artifacts[index], blessings[index], is_pushed=True)
         resolved = BaselineStrategy().resolve_artifacts(store, {"model": artifacts, "model_blessing": blessings})
         of_blessings = [blessing.get_int_custom_property("current_model_id") for blessing in resolved["model_blessing"]]
         assert of_blessings == [model.id for model in resolved["model"]]
