@@ -48,7 +48,7 @@ class LogConfig:
         key: The log's column that tells one impression from another, or null. Of rows with the same key all but the
             first are bad.
         max_raw_length: A row with a longer list is bad.
-        max_bad_fraction: Which share of the rows may be bad before a run fails.
+        max_bad_fraction: Which share of the rows, and of a split's, may be bad before a run fails.
     """
 
     path: str = "logs/movielens"

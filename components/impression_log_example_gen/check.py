@@ -20,6 +20,7 @@ from components.impression_log_example_gen.quarantine import BadRow
 from components.impression_log_example_gen.values import convert, decode
 
 _SECONDS_PER_DAY = 86_400
+_ROWS_TO_TELL = 1_000  # of more rows none of which has a value the column is as good as gone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +118,9 @@ def _check_column(
     if not column.is_list:
         for row in np.flatnonzero(lengths > 1).tolist():
             add(row, quarantine.WRONG_TYPE, f"{lengths[row]} values")
-    missing = _why_missing_is_bad(column, is_there=bool(lengths.any()))
+    # A column of nulls is there; but of many rows that would be a strange coincidence.
+    is_there = bool(lengths.any()) or (not types.is_null(array.type) and len(lengths) < _ROWS_TO_TELL)
+    missing = _why_missing_is_bad(column, is_there=is_there)
     if missing:
         for row in np.flatnonzero(lengths == 0).tolist():
             add(row, missing, None)
@@ -129,7 +132,12 @@ def _check_column(
 
 
 def _why_missing_is_bad(column: Column, *, is_there: bool) -> str | None:
-    """Returns why a row without a value is bad, None if it is not: no more is a column that is gone, see SchemaGate."""
+    """Returns why a row without a value is bad, None if it is not: no more is a column that is gone, see SchemaGate.
+
+    Args:
+        column: The column.
+        is_there: Whether the rows have the column.
+    """
     if column.is_label:
         return quarantine.MISSING_LABEL
     if column.is_weight and is_there:

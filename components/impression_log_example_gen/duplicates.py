@@ -21,6 +21,7 @@ from tfx.dsl.io import fileio
 
 from components.impression_log_example_gen.check import find, flatten
 from components.impression_log_example_gen.log import LogError
+from components.impression_log_example_gen.values import WHOLE_DOUBLES
 
 _SEEDS = ("impression_key_0", "impression_key_1")  # the length is SipHash's
 _BUFFERED_ROWS = 250_000
@@ -30,8 +31,11 @@ _Array = np.ndarray[Any, Any]
 def hash_keys(batch: pa.RecordBatch, source: str) -> tuple[_Array, _Array]:
     """Returns the rows that have a key, int64 [n], and the keys' hashes, uint64 [n, 2].
 
-    A key is the same as an integer and as text. A row without one is a duplicate of none. The empty text is
-    none in every format, as it is in CSV.
+    A key is the same as an integer, as a whole double and as text. A row without one is a duplicate of none. The empty
+    text is none in every format, as it is in CSV, and so is NaN, as pandas writes a gap.
+
+    Raises:
+        LogError: The values are of a type that names nothing, or doubles that do not tell integers apart.
     """
     values, lengths = flatten(find(batch, source))
     rows = np.flatnonzero(lengths)
@@ -47,6 +51,18 @@ def hash_keys(batch: pa.RecordBatch, source: str) -> tuple[_Array, _Array]:
 
 
 def _to_text(keys: pa.Array, source: str) -> pa.Array:
+    if types.is_floating(keys.type):
+        numbers = keys.to_numpy(zero_copy_only=False)
+        is_key = ~np.isnan(numbers)
+        most = min(WHOLE_DOUBLES, 2 ** (np.finfo(numbers.dtype).nmant + 1))
+        wrong = numbers[is_key & ~((np.abs(numbers) < most) & (np.floor(numbers) == numbers))]
+        if len(wrong):
+            raise LogError(
+                f"log.key: {wrong[0]:.17g} in {source} is a {keys.type}, which is no integer or may stand for several: "
+                "write the key as an integer or as text"
+            )
+        integers = pa.array(np.where(is_key, numbers, 0).astype(np.int64)).cast(pa.string())
+        return pc.if_else(pa.array(is_key), integers, "")
     try:
         return keys.cast(pa.string())
     except pa.ArrowNotImplementedError:

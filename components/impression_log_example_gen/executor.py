@@ -22,9 +22,11 @@ from components.impression_log_example_gen.columns import Column, find_columns
 from components.impression_log_example_gen.ingest import Outcome, ingest
 from components.impression_log_example_gen.log import LogError
 from components.impression_log_example_gen.portions import plan_portions
-from components.impression_log_example_gen.quarantine import CORRUPT, BadRow, Count, Counts, estimate_rows
+from components.impression_log_example_gen.quarantine import CORRUPT, BadRow, Count, Counts
 from components.impression_log_example_gen.window import Window
 from schemas.features import load_spec
+
+_ROWS_TO_JUDGE = 1_000  # as many as a split needs for its own share of bad rows to be looked at
 
 
 class Executor(BaseBeamExecutor):
@@ -75,7 +77,7 @@ class Executor(BaseBeamExecutor):
             for split in window.splits
         }
         num_rows = _count_rows(outcome, counts, sum(num_examples.values()))
-        _judge(counts, num_rows, num_examples, exec_properties["max_bad_fraction"], bad_rows)
+        _judge(outcome, counts, num_rows, num_examples, exec_properties["max_bad_fraction"], bad_rows)
         for split in window.splits:
             _move_shards(outcome, split, artifact_utils.get_split_uri([examples], split))
         fileio.rmtree(staging)
@@ -110,9 +112,7 @@ def put_aside(outcome: Outcome, path: str) -> Counts:
         How many rows are bad, and why.
     """
     counts = Counts()
-    sizes = {file: file.stat().st_size for file in (*outcome.rows_of_file, *outcome.corrupt)}
-    seen = {file: corrupt.num_rows for file, corrupt in outcome.corrupt.items()}
-    estimates = estimate_rows(seen, outcome.rows_of_file, sizes)
+    estimates = outcome.estimate_corrupt_rows()
     if fileio.exists(path):
         fileio.remove(path)
     if not estimates and not any(report.quarantine for report in outcome.reports.values()):
@@ -154,18 +154,49 @@ def _count_rows(outcome: Outcome, counts: Counts, num_examples: int) -> int:
     return num_rows
 
 
-def _judge(counts: Counts, num_rows: int, num_examples: dict[str, int], max_bad_fraction: float, bad_rows: str) -> None:
+def _judge(
+    outcome: Outcome,
+    counts: Counts,
+    num_rows: int,
+    num_examples: dict[str, int],
+    max_bad_fraction: float,
+    bad_rows: str,
+) -> None:
     if counts.rows:
         logging.warning("%d of %d rows are bad: %s; all are in %s", counts.rows, num_rows, counts.top(), bad_rows)
-    if counts.rows > max_bad_fraction * num_rows:
-        raise LogError(
-            f"{counts.rows:,} of {num_rows:,} rows of the log are bad, {counts.rows / num_rows:.2%}, more than "
-            f"max_bad_fraction = {max_bad_fraction:.2%}: {counts.top()}: correct the log, or raise "
-            f"log.max_bad_fraction; all bad rows are in {bad_rows}"
-        )
+    _judge_rows("the log", counts, num_rows, max_bad_fraction, bad_rows)
     for split, number in num_examples.items():
         if not number:
             raise LogError(f"the {split} split has no good row: correct the log; its bad rows are in {bad_rows}")
+        # What the newest day has wrong is little beside all days. Of few rows, two bad ones are no writer gone wrong.
+        in_split = _count_bad_rows(outcome, split)
+        if number + in_split.rows >= _ROWS_TO_JUDGE:
+            _judge_rows(f"the {split} split", in_split, number + in_split.rows, max_bad_fraction, bad_rows)
+
+
+def _count_bad_rows(outcome: Outcome, split: str) -> Counts:
+    """Returns the bad rows of a split; those of a corrupt file that has rows of both splits, too, are in neither."""
+    counts = Counts()
+    for portion, report in outcome.reports.items():
+        for count in report.counts.by_key.values() if portion.split == split else ():
+            counts.add(count)
+    splits_of: dict[pathlib.Path, set[str]] = {}
+    for portion in outcome.reports:
+        for piece in portion.pieces:
+            splits_of.setdefault(piece.file, set()).add(portion.split)
+    for file, rows in outcome.estimate_corrupt_rows().items():
+        if splits_of[file] == {split}:
+            counts.add(Count(CORRUPT, None, rows, str(file)))
+    return counts
+
+
+def _judge_rows(of: str, counts: Counts, num_rows: int, max_bad_fraction: float, bad_rows: str) -> None:
+    if counts.rows > max_bad_fraction * num_rows:
+        raise LogError(
+            f"{counts.rows:,} of {num_rows:,} rows of {of} are bad, {counts.rows / num_rows:.2%}, more than "
+            f"max_bad_fraction = {max_bad_fraction:.2%}: {counts.top()}: correct the log, or raise "
+            f"log.max_bad_fraction; all bad rows are in {bad_rows}"
+        )
 
 
 def _move_shards(outcome: Outcome, split: str, folder: str) -> None:

@@ -27,6 +27,7 @@ from components.impression_log_example_gen.duplicates import find_duplicates
 from components.impression_log_example_gen.log import LogError
 from components.impression_log_example_gen.portion import Job, write_portion
 from components.impression_log_example_gen.portions import Portion
+from components.impression_log_example_gen.quarantine import estimate_rows
 from components.impression_log_example_gen.report import Corrupt, Report
 
 MakePipeline = Callable[[], beam.Pipeline]
@@ -46,6 +47,12 @@ class Outcome:
     reports: dict[Portion, Report]
     corrupt: dict[pathlib.Path, Corrupt]
     rows_of_file: dict[pathlib.Path, int]
+
+    def estimate_corrupt_rows(self) -> dict[pathlib.Path, int]:
+        """Returns as how many rows each corrupt file counts; see `estimate_rows`."""
+        sizes = {file: file.stat().st_size for file in (*self.rows_of_file, *self.corrupt)}
+        seen = {file: corrupt.num_rows for file, corrupt in self.corrupt.items()}
+        return estimate_rows(seen, self.rows_of_file, sizes)
 
 
 def ingest(

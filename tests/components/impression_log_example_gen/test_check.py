@@ -172,6 +172,20 @@ def test_weights():
     assert _check(pa.array(["-1", "2"]), column, is_text=True)[1] == {0: "negative weight"}
 
 
+@pytest.mark.parametrize(
+    ("column", "kind", "reason"),
+    [
+        (Column("w", "float32", is_weight=True), pa.float64(), "missing weight"),
+        (Column("time", "int64", per_second=1, is_required=True), pa.int64(), "missing timestamp"),
+    ],
+    ids=["weight", "timestamp"],
+)
+def test_a_few_rows_without_a_value_are_bad_rows_and_not_a_column_that_is_gone(column, kind, reason):
+    assert _check(pa.nulls(1, kind), column)[1] == {0: reason}
+    assert _check(pa.nulls(5_000, kind), column)[1] == {}
+    assert _check(pa.nulls(1), column)[1] == {}  # there is no such column
+
+
 def test_a_timestamp_may_be_missing_where_it_is_not_required():
     array = pa.array([None, 5])
     assert _check(array, Column("time", "int64", per_second=1))[1] == {}

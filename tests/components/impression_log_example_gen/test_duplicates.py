@@ -3,6 +3,7 @@ from __future__ import annotations
 import decimal
 import io
 import logging
+import math
 
 import numpy as np
 import pyarrow as pa
@@ -56,7 +57,9 @@ def test_many_rows_in_several_partitions_and_portions(write, ingest, make_row, m
     keys = np.random.default_rng(1).integers(0, 3_000, 6_000).tolist()
     for day, suffix in enumerate((".parquet", ".csv", ".jsonl")):
         part = keys[2_000 * day : 2_000 * day + 2_000]
-        write(f"day=2026-01-0{day + 1}/a{suffix}", [{"item": key, "label": 1, "key": str(key)} for key in part])
+        write(
+            f"day=2026-01-0{day + 1}/a{suffix}", [{"item": key, "label": 1, "time": 0, "key": str(key)} for key in part]
+        )
     ingested = ingest(key="key")
     assert [row["item"][0] for row in ingested.train + ingested.eval] == list(dict.fromkeys(keys))
     assert ingested.get("num_rows") == 6_000
@@ -86,6 +89,26 @@ def test_keys_are_told_apart_and_hashed_alike_whatever_their_type():
     assert hashes(pa.array([1, None, 2])) == {0: texts[0], 2: texts[2]}
     assert hashes(pa.array([[b"1"], [], [b"2", b"x"]])) == {0: texts[0], 2: texts[2]}
     assert hashes(pa.array(["1"]).dictionary_encode())[0] == texts[0]
+    # As pandas writes integers with gaps.
+    assert hashes(pa.array([1.0, None, 2.0, math.nan])) == {0: texts[0], 2: texts[2]}
+    assert hashes(pa.array([1.0, math.nan], pa.float32())) == {0: texts[0]}
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "told"),
+    [
+        (2.0**53, pa.float64(), "9007199254740992"),
+        (2.0**24, pa.float32(), "16777216"),
+        (0.5, pa.float64(), "0.5"),
+        (math.inf, pa.float64(), "inf"),
+    ],
+)
+def test_a_double_that_may_stand_for_several_integers_is_no_key(value, kind, told):
+    batch = pa.RecordBatch.from_arrays([pa.array([1.0, value], kind)], ["key"])
+    with pytest.raises(
+        LogError, match=rf"^log\.key: {told} in key is a \w+, .*: write the key as an integer or as text$"
+    ):
+        hash_keys(batch, "key")
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl", ".tfrecord"])

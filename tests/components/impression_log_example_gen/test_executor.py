@@ -35,6 +35,31 @@ def days(write, make_row):
     return write_both
 
 
+@pytest.mark.parametrize("is_corrupt", [False, True], ids=["bad rows", "a corrupt file"])
+def test_an_eval_day_gone_wrong_stops_the_run_however_many_training_days_are_good(
+    is_corrupt, write, ingest, make_row, to_bytes
+):
+    rows = [make_row(number) for number in range(1_000)]
+    write("day=2026-01-01/a.csv", rows * 9)
+    write("day=2026-01-02/a.csv", rows)
+    bad = rows[:30]
+    write(
+        "day=2026-01-02/b.csv", b"\xff" + to_bytes(bad, ".csv") if is_corrupt else [row | {"label": 2} for row in bad]
+    )
+    with pytest.raises(
+        LogError, match=r"^\d\d of 1,0\d\d rows of the eval split are bad, [23]\.\d\d%, more than max_bad_"
+    ):
+        ingest(max_bad_fraction=0.02)
+    assert len(ingest(max_bad_fraction=0.04).eval) == 1_000
+
+
+def test_two_bad_rows_of_a_small_eval_day_do_not_stop_the_run(write, ingest, make_row):
+    rows = [make_row(number) for number in range(500)]
+    write("day=2026-01-01/a.csv", rows)
+    write("day=2026-01-02/a.csv", rows[:20] + [rows[0] | {"label": 2}] * 2)
+    assert len(ingest(max_bad_fraction=0.01).eval) == 20
+
+
 def test_artifact_tells_readers_what_it_holds(days, ingest, tmp_path):
     days(2, {"label": 2}, {"item": -1}, {"label": 3})
     ingested = ingest()

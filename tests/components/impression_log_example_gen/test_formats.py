@@ -146,7 +146,8 @@ UNPARSABLE = {
 
 @pytest.mark.parametrize(("suffix", "content", "items", "bad"), UNPARSABLE.values(), ids=UNPARSABLE.keys())
 def test_a_bad_line_is_a_bad_row_and_not_a_bad_file(suffix, content, items, bad, write_days, ingest):
-    write_days(content, suffix)
+    # A row of JSON without a timestamp is a bad row: its columns are known by the spec, be they in the file or not.
+    write_days(content.replace(b'"label": ', b'"time": 0, "label": '), suffix)
     ingested = ingest()
     assert [row["item"] for row in ingested.train] == [[item] for item in items]
     assert sorted(place[1:3] for place in ingested.places) == bad
@@ -187,9 +188,12 @@ def test_one_column_of_the_log_may_be_two_of_the_spec(suffix, write_days, ingest
 
 def test_columns_may_have_other_names_in_the_log(write, ingest):
     write("day=2026-01-01/a.csv", b"n,clicked,item\n5,1,x\n6,2,y\n")
-    write("day=2026-01-02/a.jsonl", b'{"n": 7, "clicked": 0, "label": 5}\n')
+    write("day=2026-01-02/a.jsonl", b'{"n": 7, "clicked": 0, "label": 5, "time": 9}\n')
     ingested = ingest(columns=json.dumps({"item": "n", "label": "clicked"}))
-    assert (ingested.train, ingested.eval) == ([{"item": [5], "label": [1]}], [{"item": [7], "label": [0]}])
+    assert (ingested.train, ingested.eval) == (
+        [{"item": [5], "label": [1]}],
+        [{"item": [7], "label": [0], "time": [9]}],
+    )
     assert ingested.places == [("a.csv", 3, "clicked", "label not 0 or 1")]
 
 
