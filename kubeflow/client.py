@@ -23,6 +23,7 @@ from pipeline.config import ConfigError, config_from_json, with_overrides
 HOST, TOKEN, NAMESPACE, CA_FILE = "KFP_HOST", "KFP_TOKEN", "KFP_NAMESPACE", "KFP_CA_FILE"
 SERVICE_ACCOUNT = "KFP_SERVICE_ACCOUNT"
 REQUEST_TIMEOUT_SECONDS = 60.0
+_MAX_FAILED_POLLS = 10
 _FINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 
 
@@ -80,9 +81,11 @@ class Server:
         """
         name = _read_package(package)["pipelineInfo"]["name"]
         version = f"{name}-{hashlib.sha256(package.read_bytes()).hexdigest()[:12]}"
-        with self._call("looking for the pipeline"):
-            pipeline_id = self._client.get_pipeline_id(name)
-        if pipeline_id is None:
+        with self._call("looking for the pipeline"):  # kfp's get_pipeline_id looks for shared ones only
+            known = self._client.list_pipelines(filter=_named(name), namespace=self._namespace).pipelines
+        if known:
+            pipeline_id = known[0].pipeline_id
+        else:
             with self._call("uploading the pipeline"):
                 pipeline_id = self._client.upload_pipeline(
                     str(package), pipeline_name=name, namespace=self._namespace
@@ -121,7 +124,7 @@ class Server:
         return str(run.run_id)
 
     def wait(self, run_id: str, timeout: float, show: Callable[[str, str], None], poll_seconds: float = 10.0) -> None:
-        """Waits for a run's end.
+        """Waits for a run's end. A server that does not answer for a while, as it is updated, say, is asked again.
 
         Args:
             run_id: The run's id.
@@ -130,13 +133,23 @@ class Server:
             poll_seconds: Seconds between two questions.
 
         Raises:
-            KubeflowError: The run has not succeeded, or not ended in time. It is not stopped.
+            KubeflowError: The run has not succeeded, or not ended in time, or several questions in a row have had no
+                answer. It is not stopped.
         """
         shown: dict[str, str] = {}
         deadline = time.monotonic() + timeout
+        num_failed = 0
         while True:
-            with self._call("asking for the run"):
-                run = self._client.get_run(run_id)
+            try:
+                with self._call("asking for the run"):
+                    run = self._client.get_run(run_id)
+            except KubeflowError:
+                num_failed += 1
+                if num_failed == _MAX_FAILED_POLLS or time.monotonic() > deadline:
+                    raise
+                time.sleep(poll_seconds)
+                continue
+            num_failed = 0
             for task in getattr(run.run_details, "task_details", None) or []:
                 if task.state and shown.get(task.display_name) != task.state:
                     shown[task.display_name] = task.state

@@ -14,6 +14,7 @@ from tfx.types.channel import BaseChannel, Channel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.types.standard_artifacts import Examples, InfraBlessing, Model, Schema
 
+from components.serving_check.driver import Driver
 from components.serving_check.executor import Executor
 
 
@@ -36,13 +37,15 @@ class ServingCheckSpec(ComponentSpec):
 class ServingCheck(BaseComponent):
     """Proves, in a process with nothing but TensorFlow, that a model can be served.
 
-    It depends on nothing of the Evaluator, so that a model is checked once, however often it is compared.
+    It depends on nothing of the Evaluator, so that a model is checked once, however often it is compared; one that has
+    failed is checked again by the next run.
 
     Output `blessing`: see `Executor.Do`. A model that fails does not stop the run: it is not pushed.
     """
 
     SPEC_CLASS = ServingCheckSpec
     EXECUTOR_SPEC = ExecutorClassSpec(Executor)
+    DRIVER_CLASS = Driver
 
     def __init__(
         self,

@@ -47,7 +47,8 @@ class KfpStub(http.server.ThreadingHTTPServer):
     """The part of KFP's REST API that is used, in memory.
 
     Attributes:
-        refusals: What to answer a call with instead, by method and path: a status, or seconds to be silent for.
+        refusals: What to answer a call with instead, by method and path: a status, seconds to be silent for, or a list
+            of such things, one for each call.
     """
 
     def __init__(self):
@@ -76,6 +77,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         query = {key: value[0] for key, value in urllib.parse.parse_qs(url.query).items()}
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         refusal = self.server.refusals.get((method, url.path.removeprefix(API)))
+        if isinstance(refusal, list):
+            refusal = refusal.pop(0) if refusal else None
         if isinstance(refusal, float):
             time.sleep(refusal)
             refusal = 504
@@ -98,10 +101,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
         match method, path.strip("/").split("/"):
             case "GET", ["pipelines"]:
-                return {"pipelines": matching(server.pipelines)}
+                of_namespace = [one for one in server.pipelines if one["namespace"] == query.get("namespace", "")]
+                return {"pipelines": matching(of_namespace)}
             case "POST", ["pipelines", "upload"]:
                 server.uploads.append(body)
-                server.pipelines.append({"pipeline_id": "p1", "display_name": query["name"]})
+                added = {"display_name": query["name"], "namespace": query.get("namespace", "")}
+                if added in [{key: one[key] for key in added} for one in server.pipelines]:
+                    raise AssertionError(f"409: there is {added} already")
+                server.pipelines.append(added | {"pipeline_id": "p1"})
                 return server.pipelines[-1]
             case "GET", ["pipelines", "p1", "versions"]:
                 return {"pipeline_versions": matching(server.versions)}
@@ -202,6 +209,25 @@ def test_submit_uploads_starts_and_waits(ctr_kubeflow, kfp_stub):
     )
     assert (run.experiment_id, run.service_account) == ("e1", None)
     assert b"pipelineInfo" in kfp_stub.uploads[-1]
+
+
+def test_a_namespaces_pipeline_is_found_again(ctr_kubeflow, kfp_stub, monkeypatch):
+    monkeypatch.setenv("KFP_NAMESPACE", "shop")
+    for _ in range(2):
+        result = ctr_kubeflow("submit")
+        assert result.exit_code == 0, result.output
+    assert [pipeline["namespace"] for pipeline in kfp_stub.pipelines] == ["shop"]
+    assert len(kfp_stub.versions) == 1
+
+
+def test_a_wait_outlives_a_server_that_is_away_for_a_while_and_no_more(ctr_kubeflow, kfp_stub):
+    kfp_stub.refusals["GET", "/runs/r1"] = [None, 503, 502, 503]
+    result = ctr_kubeflow("submit", "--wait")
+    assert (result.exit_code, result.output.splitlines()[-1].split()) == (0, ["succeeded"])
+    kfp_stub.refusals["GET", "/runs/r1"] = 503
+    result = ctr_kubeflow("submit", "--wait")
+    assert result.exit_code == 1
+    assert "asking for the run failed: " in result.output
 
 
 def test_the_same_package_is_uploaded_once_and_a_changed_one_is_a_new_version(ctr_kubeflow, kfp_stub, package):
