@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pathlib
+from typing import Any
 
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
@@ -17,7 +18,8 @@ def find_schema(config: PipelineConfig, spec: FeatureSpec) -> pathlib.Path:
     """Returns the path of the curated schema.
 
     Raises:
-        ConfigError: There is none, or its columns, their types or the tensors that they are read as are not the spec's.
+        ConfigError: There is none, or its columns, their types or the tensors that they are read as are not the spec's,
+            or it stands beside the spec and has another bound where the spec sets one.
     """
     module = importlib.import_module(config.features.partition(":")[0])
     beside_spec = pathlib.Path(str(module.__file__)).parent / f"{spec.name}.pbtxt"
@@ -31,6 +33,8 @@ def find_schema(config: PipelineConfig, spec: FeatureSpec) -> pathlib.Path:
         raise ConfigError(f"{file} is not a TFMD schema: {error}; {remedy}") from error
     columns, wanted = _columns(schema), _columns(make_schema(spec))
     different = sorted(name for name in {*columns, *wanted} if columns.get(name) != wanted.get(name))
+    if file == beside_spec and not different:  # one that stands elsewhere may have bounds of its own
+        different = _other_bounds(schema, spec)
     if different:
         raise ConfigError(
             f"schema {file} and feature spec {config.features} differ in {', '.join(different)}; {remedy} --force, "
@@ -48,4 +52,30 @@ def _columns(schema: schema_pb2.Schema) -> dict[str, tuple[int, bytes]]:
             tensors[feature.name].SerializeToString(deterministic=True) if feature.name in tensors else b"",
         )
         for feature in schema.feature
+    }
+
+
+def _other_bounds(schema: schema_pb2.Schema, spec: FeatureSpec) -> list[str]:
+    """Returns which bounds that the spec sets are others in the schema, which would go unnoticed."""
+    found, wanted = (
+        {feature.name: _bounds(feature, of) for feature in of.feature} for of in (schema, make_schema(spec))
+    )
+    return [
+        f"{name} of {feature.name}"
+        for feature in spec.features
+        for name, value in wanted[feature.name].items()
+        if getattr(feature, name, None) != getattr(type(feature), name, None) and found[feature.name][name] != value
+    ]
+
+
+def _bounds(feature: schema_pb2.Feature, schema: schema_pb2.Schema) -> dict[str, Any]:
+    """Returns a column's bounds by the names that they have in a feature spec."""
+    number = feature.int_domain if feature.HasField("int_domain") else feature.float_domain
+    domains = {domain.name: domain for domain in schema.string_domain}
+    domain = domains.get(feature.domain, feature.string_domain)
+    return {
+        "min_presence": feature.presence.min_fraction,
+        "minimum": number.min if number.HasField("min") else None,
+        "maximum": number.max if number.HasField("max") else None,
+        "domain": sorted(domain.value),
     }

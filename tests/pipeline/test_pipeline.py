@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 
@@ -11,6 +12,7 @@ from pipeline.config import ConfigError, LogConfig, PipelineConfig, load_config
 from pipeline.node import OPTIONAL_NODES
 from pipeline.pipeline import create_pipeline
 from pipeline.schema_file import find_schema
+from schemas.features import load_spec
 from schemas.movielens import MOVIELENS
 from schemas.tfmd import make_schema
 
@@ -181,6 +183,52 @@ def test_the_schema_comes_with_the_spec(tmp_path):
     file = tmp_path / "curated.pbtxt"
     file.write_text(text_format.MessageToString(curated))
     assert find_schema(PipelineConfig(schema_file=str(file)), MOVIELENS) == file
+
+
+BOUNDED = """
+from schemas.features import FeatureSpec, IdFeature, IdSequence, NumericFeature
+SPEC = FeatureSpec(
+    "bounded",
+    (
+        NumericFeature("price", minimum=0, maximum=9.5),
+        NumericFeature("stock", dtype="int64", minimum=1),
+        IdFeature("country", 10, dtype="string", domain=("de", "fr")),
+        IdSequence("viewed", 10, max_length=3, min_presence=0.5),
+    ),
+)
+"""
+BOUNDS = {
+    "minimum of price": ("price", lambda entry: entry.float_domain.ClearField("min")),
+    "maximum of price": ("price", lambda entry: setattr(entry.float_domain, "max", 10)),
+    "minimum of stock": ("stock", lambda entry: setattr(entry.int_domain, "min", 0)),
+    "domain of country": ("country", lambda entry: entry.string_domain.value.append("gb")),
+    "min_presence of viewed": ("viewed", lambda entry: setattr(entry.presence, "min_fraction", 0.1)),
+}
+
+
+@pytest.mark.parametrize(("column", "edit"), BOUNDS.values(), ids=BOUNDS.keys())
+def test_a_bound_of_the_spec_that_the_schema_beside_it_has_otherwise_is_told(
+    column, edit, tmp_path, request, monkeypatch
+):
+    module = f"spec_{tmp_path.name}"
+    (tmp_path / f"{module}.py").write_text(BOUNDED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = PipelineConfig(features=f"{module}:SPEC")
+    spec = load_spec(config.features)
+    schema = make_schema(spec)
+    schema.feature[0].presence.min_fraction = 0.6
+    file = tmp_path / "bounded.pbtxt"
+    file.write_text(text_format.MessageToString(schema))
+    assert find_schema(config, spec) == file  # where the spec sets none it may have one
+    edit(next(feature for feature in schema.feature if feature.name == column))
+    file.write_text(text_format.MessageToString(schema))
+    bound = request.node.callspec.id
+    with pytest.raises(
+        ConfigError, match=rf"schema .* and feature spec .* differ in {bound}; make it with: .* --force"
+    ):
+        find_schema(config, spec)
+    elsewhere = file.rename(tmp_path / "of_the_tests.pbtxt")
+    assert find_schema(dataclasses.replace(config, schema_file=str(elsewhere)), spec) == elsewhere
 
 
 def _without_gender():
