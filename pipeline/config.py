@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
+import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -261,6 +262,9 @@ def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> PipelineConfi
     problems = list(_strange_values(tree))
     if problems:
         raise ConfigError("\n".join(problems))
+    for group, key in ((tree, "runs_dir"), (tree, "schema_file"), (tree.get("log"), "path")):
+        if isinstance(group, dict) and isinstance(group.get(key), str):
+            group[key] = os.path.expanduser(group[key])
     return config_from_json(json.dumps(tree))
 
 

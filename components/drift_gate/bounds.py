@@ -26,3 +26,7 @@ class DriftBounds:
     drift: Distance | None = None
     skew: Distance | None = None
     action: Literal["warn", "block"] = "warn"
+
+    def __post_init__(self) -> None:
+        if self.action == "block" and self.drift is None and self.skew is None:
+            raise ValueError("action: block means nothing without a bound: set drift or skew")

@@ -258,6 +258,14 @@ def test_the_name_of_a_config_that_is_not_there_is_compared_with_what_is(tmp_pat
         load_config(tmp_path / "shop.yml")
 
 
+def test_a_path_below_the_home_folder_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = load_config(None, ["runs_dir=~/runs", "log.path=~/logs/shop", "schema_file=~/shop.pbtxt"])
+    found = (config.runs_dir, config.log.path, config.schema_file)
+    assert found == tuple(f"{tmp_path}/{name}" for name in ("runs", "logs/shop", "shop.pbtxt"))
+    assert load_config(None, ["runs_dir=gs://bucket//runs"]).runs_dir == "gs://bucket//runs"
+
+
 def test_json_is_an_exact_round_trip() -> None:
     config = load_config(
         None,
@@ -301,3 +309,8 @@ def test_a_drift_bound_is_checked() -> None:
         load_config(None, ["drift.ids.drift=7"])
     with pytest.raises(ConfigError, match=r"drift\.ids\.action must be 'warn' or 'block', not \"stop\""):
         load_config(None, ["drift.ids.action=stop"])
+    with pytest.raises(
+        ConfigError, match=r"^drift\.ids: action: block means nothing without a bound: set drift or skew$"
+    ):
+        load_config(None, ["drift.ids.action=block"])
+    assert load_config(None, ["drift.ids={action: block, skew: 0}"]).drift.ids.action == "block"
