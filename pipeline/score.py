@@ -31,7 +31,7 @@ from pipeline.beam import beam_args
 from pipeline.config import PipelineConfig
 from pipeline.lock import LockedError, hold_lock
 from pipeline.predict import Model, ModelError, load_model, some_of
-from pipeline.score_portion import ScorePortion
+from pipeline.score_portion import KEY, ScorePortion
 from pipeline.signals import ended_by_signals
 from schemas.features import FeatureSpec, load_spec
 from schemas.tfmd import SERVING, features_in, make_schema
@@ -54,7 +54,8 @@ class Scored:
         rows: Number of rows with a ctr.
         bad_rows: Number of rows without.
         reasons: The most frequent reasons for that, in words.
-        absent: The columns, as the log should name them, that the model takes and no row with a ctr has a value in.
+        absent: The columns, as the log should name them, that the model takes, or the config names as the key or the
+            timestamp, and no row with a ctr has a value in.
     """
 
     rows: int
@@ -66,7 +67,7 @@ class Scored:
         """Returns what may be wrong with the log's names, in a sentence; empty where every column had a value once."""
         if not self.absent:
             return ""
-        return f"{some_of(list(self.absent))}: no value in any of the {self.rows:,} rows; see log.columns"
+        return f"{some_of(list(self.absent))}: no value in any of the {self.rows:,} rows; see log.columns and log.key"
 
 
 def score_log(config: PipelineConfig, log: pathlib.Path, out: pathlib.Path, model: pathlib.Path) -> Scored:
@@ -113,7 +114,7 @@ def score_log(config: PipelineConfig, log: pathlib.Path, out: pathlib.Path, mode
                 f"{counts.rows:,} of {num_rows + counts.rows:,} rows are bad, more than log.max_bad_fraction = "
                 f"{config.log.max_bad_fraction:.2%}: {counts.top()}; all are in {beside}"
             )
-        absent = _find_absent(outcome, spec, work) if num_rows else ()
+        absent = _find_absent(outcome, config, spec, work) if num_rows else ()
         for index, (path, _) in enumerate(shards):
             os.rename(path, done / f"part-{index:05d}-of-{len(shards):05d}.parquet")
         os.rename(done, out)
@@ -183,16 +184,21 @@ def _form(feature: schema_pb2.Feature) -> str:
     return kind if feature.value_count.max == 1 else f"a list of {kind}"
 
 
-def _find_absent(outcome: Outcome, spec: FeatureSpec, work: ScorePortion) -> tuple[str, ...]:
+def _find_absent(outcome: Outcome, config: PipelineConfig, spec: FeatureSpec, work: ScorePortion) -> tuple[str, ...]:
     wanted = [column for column in work.columns if column.name != spec.timestamp]
     valued = {name for report in outcome.reports.values() for name in report.valued}
-    absent = list(dict.fromkeys(column.source for column in wanted if column.name not in valued))
+    absent = [column.source for column in wanted if column.name not in valued]
     if valued.isdisjoint(column.name for column in wanted):
         raise ScoreError(
             f"no row has any of the model's columns, which are sought as {some_of(absent)}: see log.columns, "
             "which says how the log names them"
         )
-    return tuple(absent)
+    # What is to be scored may well have none; but then nobody says how it is named.
+    if spec.timestamp in config.log.columns and spec.timestamp not in valued:
+        absent.append(config.log.columns[spec.timestamp])
+    if work.key and KEY not in valued:
+        absent.append(work.key)
+    return tuple(dict.fromkeys(absent))
 
 
 def _score_portions(config: PipelineConfig, spec: FeatureSpec, portions: list[Portion], work: ScorePortion) -> Outcome:

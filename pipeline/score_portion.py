@@ -30,6 +30,7 @@ from pipeline.predict import Model, load_model
 from schemas.features import FeatureSpec
 
 NO_CTR = "no finite ctr"
+KEY = "log.key"  # among the columns that have a value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +114,8 @@ class ScorePortion:
         odd = [BadRow(int(number), None, NO_CTR) for number in rows.numbers[is_good][~is_finite]]
         bad = [*checked.bad.values(), *rows.unparsable, *odd]
         valued = {name for name in lists.schema.names if lists.column(name).null_count < lists.num_rows}
+        if self.key and columns["key"].null_count < lists.num_rows:
+            valued.add(KEY)
         return output.filter(pa.array(is_finite)), bad, valued
 
 

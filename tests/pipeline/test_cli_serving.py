@@ -138,7 +138,10 @@ def test_columns_that_no_row_has_are_told() -> None:
     Path("log.jsonl").write_text('{"sku": 1, "user": 2, "tags": ["a"], "history": [1]}\n')
     scored = ctr("score", "--input", "log.jsonl", "--out", "scores")
     assert scored.exit_code == 0
-    assert scored.stderr == "warning: country, age, price, rank: no value in any of the 1 rows; see log.columns\n"
+    assert (
+        scored.stderr
+        == "warning: country, age, price, rank: no value in any of the 1 rows; see log.columns and log.key\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ REQUESTS = {
     "scalar": (b'{"item": 3}', 3.0),
     "list of one": (b'{"item": [3]}', 3.0),
     "list": (b'{"history": [1, 2, 3, 4]}', 10.0),
+    "whole doubles, as pandas writes integers beside a gap": (b'{"item": 3.0, "history": [1.0, 2]}', 6.0),
     "whole number for a float": (b'{"price": 2}', 2.0),
     "float": (b'{"price": 0.1}', 0.1),
     "text": (b'{"words": ["a", "\xc3\xa9"]}', 2.0),
@@ -119,7 +120,8 @@ BAD_REQUESTS = {
     "null": (b"null", "not a JSON object but null"),
     "the log's own names": (b'{"reader": 1, "article": 2}', "it has none of the model's columns, which are item, "),
     "text for an int": (b'{"item": "3"}', 'item must be an int64 or a list of them, not "3"'),
-    "float for an int": (b'{"item": 3.0}', "item must be an int64 or a list of them, not 3.0"),
+    "fraction for an int": (b'{"item": 3.5}', "item must be an int64 or a list of them, not 3.5"),
+    "double that is several ints": (b'{"item": 9007199254740992.0}', "item must be an int64 or a list of them, not 90"),
     "true for an int": (b'{"item": true}', "item must be an int64 or a list of them, not true"),
     "above int64": (b'{"item": 9223372036854775808}', "item must be an int64 or a list of them, not 92233720368547758"),
     "below int64": (

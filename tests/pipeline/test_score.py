@@ -165,7 +165,12 @@ def test_columns_that_no_row_has_a_value_in_are_named(small_model: Path, tmp_pat
     for name in ("user", "price"):  # a file each, and each column null in the other one
         (tmp_path / "log" / f"{name}.jsonl").write_text(_json([{name: 1, "rank": None}, {name: 2, "age": "bad"}]))
     scored = score_log(CONFIG, tmp_path / "log", tmp_path / "out", small_model)
-    assert scored.hint() == "sku, history, country, tags, age, rank: no value in any of the 2 rows; see log.columns"
+    rest = "no value in any of the 2 rows; see log.columns and log.key"
+    assert scored.hint() == f"sku, history, country, tags, age, rank, id: {rest}"
+    columns = dict(CONFIG.log.columns) | {"time": "seen_at"}
+    renamed = dataclasses.replace(CONFIG, log=dataclasses.replace(CONFIG.log, columns=columns))
+    scored = score_log(renamed, tmp_path / "log", tmp_path / "again", small_model)
+    assert scored.hint() == f"sku, history, country, tags, age, rank, seen_at, id: {rest}"
 
 
 def test_a_failure_on_the_way_leaves_nothing(
