@@ -124,7 +124,8 @@ class PlantedDeepFM:
         for index, field in enumerate(self._fields):
             lengths = np.ones(num_rows, np.int64)
             if isinstance(field, IdSequence):
-                lengths = generator.integers(0, min(field.max_length, _MOST_IN_SEQUENCE) + 1, num_rows)
+                least = int(field.min_presence > 0)
+                lengths = generator.integers(least, min(field.max_length, _MOST_IN_SEQUENCE) + 1, num_rows)
             ids = self._draw_ids(field, day, int(lengths.sum()), generator)
             linear, factors = self._linear[_table(field)][ids], self._factors[_table(field)].take(ids, 0, mode="clip")
             if isinstance(field, IdSequence):

@@ -163,3 +163,11 @@ def test_a_domain_may_be_of_a_table_that_others_share(tmp_path):
     write_synthetic_log(tmp_path / "log", spec, num_rows=500, num_days=1, seed=1)
     (table,) = _read(tmp_path / "log")
     assert set(table["country"].to_pylist()) == {"DE", "FR"}
+
+
+@pytest.mark.parametrize("min_presence", [0.0, 0.9])
+def test_a_list_that_must_be_there_has_an_id_in_each_row(min_presence, tmp_path):
+    spec = FeatureSpec("s", (IdSequence("visited", 50, max_length=2, min_presence=min_presence),))
+    write_synthetic_log(tmp_path / "log", spec, num_rows=500, num_days=1, seed=1)
+    (table,) = _read(tmp_path / "log")
+    assert min(map(len, table["visited"].to_pylist())) == (1 if min_presence else 0)
