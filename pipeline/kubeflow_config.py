@@ -115,6 +115,8 @@ class KubeflowConfig:
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"parameters: two of them would be named {name}")
+        for node in ("", *self.nodes):
+            self._check_limits(f"nodes.{node}" if node else "pod", self.pod_of(node))
 
     def pod_of(self, node_id: str) -> PodConfig:
         """Returns what a node's container gets."""
@@ -123,3 +125,20 @@ class KubeflowConfig:
             given = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
             merged = dataclasses.replace(merged, **{name: value for name, value in given.items() if value is not None})
         return merged
+
+    def _check_limits(self, key: str, pod: PodConfig) -> None:
+        """Raises an error where a pod asks for more than it may have, which no cluster would start."""
+        for kind in ("cpu", "memory"):
+            request, limit = getattr(pod, f"{kind}_request"), getattr(pod, f"{kind}_limit")
+            if request and limit and _quantity(request) > _quantity(limit):
+                raise ValueError(f"{key}: {kind}_request {request} is more than {kind}_limit {limit}")
+
+
+def _quantity(text: str) -> float:
+    """Returns a number as Kubernetes writes it: of cores, or of bytes."""
+    number = text.rstrip("mKMGTi")
+    suffix = text.removeprefix(number)
+    if suffix == "m":
+        return float(number) / 1000
+    base = 1024.0 if suffix.endswith("i") else 1000.0
+    return float(number) * base ** " KMGT".index(suffix[:1] or " ")

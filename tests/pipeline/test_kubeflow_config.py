@@ -30,6 +30,14 @@ WRONG = {
         "kubeflow.parameters=[transform.analyzer_cache]",
         "transform.analyzer_cache is compiled into the package",
     ),
+    "more cores than there may be": (
+        "kubeflow.pod={cpu_request: '1.5', cpu_limit: 500m}",
+        "kubeflow: pod: cpu_request 1.5 is more than cpu_limit 500m",
+    ),
+    "more memory than one node may have": (
+        "kubeflow={pod: {memory_request: 2G}, nodes: {Trainer: {memory_limit: 1900Mi}}}",
+        "kubeflow: nodes.Trainer: memory_request 2G is more than memory_limit 1900Mi",
+    ),
     "two of a name": ("kubeflow.parameters=[training.seed, tuner.seed]", "two of them would be named seed"),
 }
 
@@ -38,6 +46,13 @@ WRONG = {
 def test_a_wrong_setting_is_an_error(override, message):
     with pytest.raises(ConfigError, match=message):
         load_config(None, [override])
+
+
+def test_a_request_may_be_as_much_as_the_limit():
+    pod = load_config(
+        None, ["kubeflow.pod={memory_request: 2G, memory_limit: 2000M, cpu_request: 1000m, cpu_limit: '1'}"]
+    )
+    assert pod.kubeflow.pod.memory_limit == "2000M"
 
 
 def test_overrides_on_a_config_are_those_on_its_file():
