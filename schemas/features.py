@@ -33,7 +33,8 @@ NO_ID: dict[str, int | str] = {"int64": -1, "string": ""}
 NO_NUMBER: dict[str, int | float] = {"int64": -(2**63), "float32": -math.inf}
 
 
-_COLUMN = re.compile(r"(?!self$)[A-Za-z][A-Za-z0-9_]*")  # what an input of a signature may be called
+# An input of a signature may be called so. TFMA would feed a column `examples` to `serving_default`, whose input it is.
+_COLUMN = re.compile(r"(?!(self|examples)$)[A-Za-z][A-Za-z0-9_]*")
 
 
 def _require(holds: bool, message: str) -> None:
@@ -109,7 +110,7 @@ class IdSequence:
             not self.target or self.pooling == "target_attention",
             f"{self.name}: target goes with pooling target_attention, not {self.pooling}",
         )
-        _require_integer(self.name, "max_length", self.max_length)
+        _require_integer(self, "max_length")
         _require(self.max_length > 0, f"{self.name}: max_length is {self.max_length}, must be positive")
         _require_one_of(self.name, "pooling", self.pooling, Pooling)
 
@@ -129,7 +130,8 @@ class NumericFeature:
     Attributes:
         name: The column in the log.
         normalization: See above. Statistics are those of the training split.
-        dtype: Type of the raw number.
+        dtype: Type of the raw number. An int64 is read as a float32, in requests too, which tells integers apart up to
+            2**24: of a time take the seconds since some event, and not since 1970.
         num_buckets: Number of quantile buckets, for `quantile_buckets` only.
         minimum: Least value that the schema gate lets through; of an int64 rounded up.
         maximum: Greatest value that the schema gate lets through; of an int64 rounded down.
@@ -145,16 +147,18 @@ class NumericFeature:
     min_presence: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_raw(self.name, self.dtype, NumberType, self.min_presence)
+        _check_raw(self, NumberType)
         _require_one_of(self.name, "normalization", self.normalization, Normalization)
         if self.normalization == "quantile_buckets":
-            _require_integer(self.name, "num_buckets", self.num_buckets)
+            _require_integer(self, "num_buckets")
             _require(self.num_buckets > 1, f"{self.name}: num_buckets is {self.num_buckets}, must be at least 2")
         else:
             _require(
                 self.num_buckets == 0,
                 f"{self.name}: num_buckets goes with normalization quantile_buckets, not {self.normalization}",
             )
+        _require_number(self, "minimum")
+        _require_number(self, "maximum")
         _require(
             self.minimum <= self.maximum,
             f"{self.name}: minimum {self.minimum} is above maximum {self.maximum}",
@@ -259,6 +263,7 @@ class FeatureSpec:
     weight: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "features", tuple(self.features))
         inputs = [feature.name for feature in self.features]
         inputs += [feature.length_name for feature in self.features if isinstance(feature, IdSequence)]
         columns = [*inputs, self.label.name, *(column for column in (self.timestamp, self.weight) if column)]
@@ -266,7 +271,7 @@ class FeatureSpec:
             _require(
                 bool(_COLUMN.fullmatch(column)),
                 f"{self.name}: the column name {column!r} is not one that a signature's input can have: ASCII letters, "
-                "digits and _, a letter first, and not self; log.columns says what a column is called in the log",
+                "digits and _, a letter first, and not self or examples; log.columns says what it is called in the log",
             )
             _require(columns.count(column) == 1, f"{self.name}: column {column} is named more than once")
         for name in inputs:
@@ -413,33 +418,53 @@ def _hashing(feature: Feature) -> Hashing:
 
 
 def _check_id(feature: IdFeature | IdSequence) -> None:
-    _check_raw(feature.name, feature.dtype, IdType, feature.min_presence)
+    _check_raw(feature, IdType)
     _require_one_of(feature.name, "hashing", feature.hashing, Hashing)
     _require(
         feature.hashing == "bytes" or feature.dtype == "int64",
         f"{feature.name}: hashing {feature.hashing} needs dtype int64, not {feature.dtype}",
     )
+    _require_integer(feature, "num_hashes")
     _require(feature.num_hashes in (1, 2), f"{feature.name}: num_hashes is {feature.num_hashes}, must be 1 or 2")
-    _require_integer(feature.name, "num_buckets", feature.num_buckets)
+    _require_integer(feature, "num_buckets")
     _require(feature.num_buckets > 0, f"{feature.name}: num_buckets is {feature.num_buckets}, must be positive")
     _require(
-        not isinstance(feature.domain, str),
-        f"{feature.name}: domain is {feature.domain!r}, must be a tuple of texts, as in ({feature.domain!r},)",
+        isinstance(feature.domain, list | tuple) and all(isinstance(value, str) for value in feature.domain),
+        f"{feature.name}: domain is {feature.domain!r}, must be a tuple of texts, such as ('a',)",
     )
+    object.__setattr__(feature, "domain", tuple(feature.domain))
     _require(
         not feature.domain or feature.dtype == "string",
         f"{feature.name}: a domain needs dtype string, not {feature.dtype}",
     )
 
 
-def _require_integer(name: str, setting: str, value: object) -> None:
-    _require(isinstance(value, numbers.Integral), f"{name}: {setting} is {value}, must be an integer")
+def _require_integer(feature: Feature, setting: str) -> None:
+    """Makes Python's own integer of NumPy's, which JSON does not know."""
+    value = getattr(feature, setting)
+    _require(
+        isinstance(value, numbers.Integral) and not isinstance(value, bool),
+        f"{feature.name}: {setting} is {value!r}, must be an integer",
+    )
+    object.__setattr__(feature, setting, int(value))
 
 
-def _check_raw(name: str, dtype: str, dtypes: object, min_presence: float) -> None:
-    _require(bool(name), "a feature has no name")
-    _require_one_of(name, "dtype", dtype, dtypes)
-    _require(0 <= min_presence <= 1, f"{name}: min_presence is {min_presence}, must be in [0, 1]")
+def _require_number(feature: Feature, setting: str) -> None:
+    """Makes Python's own number of NumPy's, which JSON does not know."""
+    value = getattr(feature, setting)
+    _require(
+        isinstance(value, numbers.Real) and not isinstance(value, bool),
+        f"{feature.name}: {setting} is {value!r}, must be a number",
+    )
+    object.__setattr__(feature, setting, int(value) if isinstance(value, numbers.Integral) else float(value))
+
+
+def _check_raw(feature: Feature, dtypes: object) -> None:
+    _require(bool(feature.name), "a feature has no name")
+    _require_one_of(feature.name, "dtype", feature.dtype, dtypes)
+    _require_number(feature, "min_presence")
+    presence = feature.min_presence
+    _require(0 <= presence <= 1, f"{feature.name}: min_presence is {presence}, must be in [0, 1]")
 
 
 def _require_one_of(name: str, attribute: str, value: str, allowed: object) -> None:

@@ -125,7 +125,9 @@ class TrainingConfig:
         average_from: The epoch, from 1, from whose end on the model has the mean of the weights at the epochs' ends,
             see `trainer/average.py`; 0 for a mean that has the weights in it that a warm start goes on from, too, where
             nothing is cold; null for an epoch's own weights.
-        optimizer: The optimizer of all weights but the embedding table's, by its Keras name.
+        optimizer: The optimizer of all weights but the embedding table's, by its Keras name. Not `ftrl`, which makes
+            weights of its slots: those that a tower begins with are lost, and what it has learned where the step size
+            changes.
         table_optimizer: How the embedding table's rows are updated, see `trainer/optimizers.py`.
         patience: Epochs without a better `monitor` on the eval split after which training stops.
         monitor: The eval metric that chooses the best epoch, whose weights are kept.
@@ -156,7 +158,7 @@ class TrainingConfig:
     decay_steps: Annotated[int, Field(ge=0)] = 0
     reduce_on_plateau: Annotated[float, Field(gt=0, lt=1)] | None = None
     average_from: Annotated[int, Field(ge=0)] | None = None
-    optimizer: Literal["adam", "adamw", "adagrad", "sgd", "rmsprop", "nadam", "adamax", "ftrl", "lion"] = "adam"
+    optimizer: Literal["adam", "adamw", "adagrad", "sgd", "rmsprop", "nadam", "adamax", "lion"] = "adam"
     table_optimizer: Literal["adam", "adagrad", "rowwise_adagrad"] = "adam"
     patience: Positive = 2
     monitor: Literal["auc", "log_loss"] = "auc"
@@ -173,11 +175,6 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.reduce_on_plateau and (self.warmup_steps or self.decay_steps):
             raise ValueError("reduce_on_plateau does not go with warmup_steps or decay_steps: use one or the other")
-        if self.optimizer == "ftrl" and (self.warmup_steps or self.decay_steps):
-            raise ValueError(
-                "optimizer: ftrl does not go with warmup_steps or decay_steps: it divides by the step size, which is 0 "
-                "at an end of these"
-            )
         if self.warm_start_from != "latest" and not self.warm_start:
             raise ValueError(f"warm_start_from: {self.warm_start_from} means nothing without warm_start: true")
         if self.when_warm:

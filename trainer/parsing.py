@@ -18,7 +18,7 @@ Columns = dict[str, tf.Tensor | tf.RaggedTensor]
 
 
 def parse_examples(examples: tf.Tensor, feature_spec: Mapping[str, Any]) -> Columns:
-    """Returns what `tf.io.parse_example` returns.
+    """Returns what `tf.io.parse_example` returns; but of few examples an empty list is a missing feature.
 
     Args:
         examples: Serialized tf.Examples, string [batch].
@@ -26,7 +26,7 @@ def parse_examples(examples: tf.Tensor, feature_spec: Mapping[str, Any]) -> Colu
 
     Raises:
         tf.errors.InvalidArgumentError: In the graph: bytes that are not a tf.Example, a value of another type, or
-            several values where there may be one.
+            several values where there may be one, or an empty list, but of few examples.
     """
     count = tf.size(examples)
     found = _choose(

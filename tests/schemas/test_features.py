@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
+import json
+
+import numpy as np
 import pytest
 
 from schemas.criteo import CRITEO
@@ -17,7 +21,7 @@ BAD_FEATURES = {
     "no whole length": (lambda: IdSequence("a", 10, 2.5), "a: max_length is 2.5, must be an integer"),
     "a text for a domain": (
         lambda: IdFeature("a", 10, dtype="string", domain=("de")),
-        r"a: domain is 'de', must be a tuple of texts, as in \('de',\)",
+        r"a: domain is 'de', must be a tuple of texts, such as \('a',\)",
     ),
     "unknown dtype": (lambda: IdFeature("a", 10, dtype="int32"), "a: dtype is 'int32', must be one of int64, string"),
     "domain of an integer": (lambda: IdFeature("a", 10, domain=("x",)), "a: a domain needs dtype string, not int64"),
@@ -69,7 +73,25 @@ BAD_FEATURES = {
         lambda: FeatureSpec("s", (IdFeature("_a", 10),)),
         "column name '_a' is not .* a letter first",
     ),
-    "self": (lambda: FeatureSpec("s", (IdFeature("self", 10),)), "column name 'self' is not .* and not self"),
+    "self": (lambda: FeatureSpec("s", (IdFeature("self", 10),)), "column name 'self' is not .* and not self or"),
+    "the input of serving_default": (
+        lambda: FeatureSpec("s", (NumericFeature("examples"),)),
+        "column name 'examples' is not .* and not self or examples;",
+    ),
+    "a domain of numbers": (
+        lambda: IdFeature("a", 9, dtype="string", domain=(1, 2)),
+        r"a: domain is \(1, 2\), must be a",
+    ),
+    "a domain without an order": (
+        lambda: IdFeature("a", 9, dtype="string", domain={"x"}),
+        "a: domain is {'x'}, must be a",
+    ),
+    "no whole number of hashes": (
+        lambda: IdFeature("a", 9, num_hashes=2.0),
+        "a: num_hashes is 2.0, must be an integer",
+    ),
+    "a presence in text": (lambda: NumericFeature("a", min_presence="1"), "a: min_presence is '1', must be a number"),
+    "a bound in text": (lambda: NumericFeature("a", minimum="0"), "a: minimum is '0', must be a number"),
     "names that differ in case": (
         lambda: FeatureSpec("s", (NumericFeature("price"), NumericFeature("Price"))),
         "s: Price and price differ in upper and lower case only",
@@ -108,6 +130,27 @@ BAD_FEATURES = {
 def test_bad_feature_is_an_error_that_names_it(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_numpys_numbers_become_pythons_own_which_json_knows():
+    features = [
+        IdFeature("a", np.int64(9), num_hashes=np.int8(2), min_presence=np.float64(0.5)),
+        IdSequence("b", 9, np.int32(3), dtype="string", domain=["x", "y"]),
+        NumericFeature("c", minimum=np.float32(0.5), maximum=np.int64(2**60)),
+        NumericFeature("d", "quantile_buckets", num_buckets=np.uint8(4)),
+    ]
+    spec = FeatureSpec("s", features)
+    plain = FeatureSpec(
+        "s",
+        (
+            IdFeature("a", 9, num_hashes=2, min_presence=0.5),
+            IdSequence("b", 9, 3, dtype="string", domain=("x", "y")),
+            NumericFeature("c", minimum=0.5, maximum=2**60),
+            NumericFeature("d", "quantile_buckets", num_buckets=4),
+        ),
+    )
+    assert (spec, repr(spec)) == (plain, repr(plain))
+    assert json.loads(json.dumps(dataclasses.asdict(spec)))["features"][0]["num_buckets"] == 9
 
 
 def test_fields_stand_one_after_the_other_and_share_rows_where_they_share_a_table():

@@ -110,6 +110,17 @@ def test_an_example_that_is_none_is_an_error_of_the_request(parse, bad, size):
         parse(tf.constant(examples))
 
 
+@pytest.mark.parametrize(("size", "is_few"), [(1, False), (FEW[0], True), (FEW[1], True), (FEW[1] + 1, False)])
+def test_an_empty_list_is_an_error_or_of_few_examples_a_missing_feature(parse, size, is_few):
+    examples = _make_examples(size, 0.0)
+    examples[0] = _with("item", _feature(tf.int64, []))
+    if is_few:
+        assert parse(tf.constant(examples))["item"][0] == PARSING["item"].default_value
+    else:
+        with pytest.raises((tf.errors.InvalidArgumentError, UnicodeDecodeError)):
+            parse(tf.constant(examples))
+
+
 def test_of_two_values_for_one_key_the_last_one_counts(parse):
     (first, second) = _make_examples(2, 0.0)
     examples = tf.constant([first + second] * FEW[0])  # what protobuf makes of one after the other

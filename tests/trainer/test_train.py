@@ -361,11 +361,6 @@ def test_a_step_that_makes_the_weights_infinite_leaves_no_checkpoint(tmp_path):
     assert "checkpoint" not in str(error.value)
 
 
-def test_ftrl_is_given_no_step_size_of_zero():
-    with pytest.raises(ValueError, match="ftrl does not go with warmup_steps or decay_steps"):
-        TrainingConfig(optimizer="ftrl", decay_steps=10)
-
-
 def test_without_an_example_there_is_no_training(tmp_path):
     model = model_fn(NUMBERS, ModelConfig(hidden_units=()))
     with pytest.raises(ValueError, match="there is no example to learn from: the training split is empty, or"):

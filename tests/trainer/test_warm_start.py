@@ -82,11 +82,12 @@ def test_the_same_model_gets_every_weight_and_slot(state):
     assert read_steps(folder) == int(model.optimizer.iterations) in (4, 8, 12)
 
 
-def test_a_slot_that_keras_gives_no_name_goes_on(tmp_path):
+@pytest.mark.parametrize("decay_steps", [0, 50])
+def test_a_slot_that_keras_gives_no_name_goes_on(decay_steps, tmp_path):
     config = TrainingConfig(max_epochs=3, optimizer="nadam")
     earlier, _ = _train(SPEC, tmp_path / "logs", config)
     save_state(earlier, tmp_path / "state")
-    model = _untrained(SPEC, config=config)
+    model = _untrained(SPEC, config=dataclasses.replace(config, decay_steps=decay_steps))  # which has no learning rate
     assert warm_start(model, tmp_path / "state") == ()
     product, expected = (float(of.optimizer.rest.variables[-1]) for of in (model, earlier))
     assert product == expected < 1
