@@ -18,7 +18,7 @@ class KeyDriver(LegacyBaseDriver, BaseDriver):
         BaseDriver.__init__(self, mlmd_connection)
 
     def made_of_model(self, execution_info: ExecutionInfo, kind: str) -> list[Artifact]:
-        """Returns the artifacts of a type that executions have made of the input `model`, the oldest first.
+        """Returns the artifacts of a type that executions have made of the input `model`.
 
         Args:
             execution_info: The execution with its inputs.
@@ -32,5 +32,5 @@ class KeyDriver(LegacyBaseDriver, BaseDriver):
             }
             events = store.get_events_by_execution_ids(list(readers)) if readers else []
             made = {event.artifact_id for event in events if event.type == Event.OUTPUT}
-            artifacts = store.get_artifacts_by_id(sorted(made)) if made else []
-        return sorted((one for one in artifacts if one.type == kind), key=lambda artifact: artifact.id)
+            artifacts = store.get_artifacts_by_id(list(made)) if made else []
+        return [artifact for artifact in artifacts if artifact.type == kind]

@@ -28,6 +28,7 @@ from trainer.hyperparameters import TunerConfig
 
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 DEFAULT = CONFIGS / "movielens.yaml"
+LocalPath = Annotated[str, pydantic.AfterValidator(os.path.expanduser)]
 
 
 class ConfigError(ValueError):
@@ -52,7 +53,7 @@ class LogConfig:
         max_bad_fraction: Which share of the rows, and of a split's, may be bad before a run fails.
     """
 
-    path: str = "logs/movielens"
+    path: LocalPath = "logs/movielens"
     eval_days: Positive = 1
     train_days: Positive | None = None
     as_of: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")] | None = None
@@ -218,8 +219,8 @@ class PipelineConfig:
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = "movielens"
     features: str = "schemas.movielens:MOVIELENS"
-    schema_file: str | None = None
-    runs_dir: str = "runs"
+    schema_file: LocalPath | None = None
+    runs_dir: LocalPath = "runs"
     log: LogConfig = LogConfig()
     drift: DriftConfig = DriftConfig()
     transform: TransformConfig = TransformConfig()
@@ -262,9 +263,6 @@ def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> PipelineConfi
     problems = list(_strange_values(tree))
     if problems:
         raise ConfigError("\n".join(problems))
-    for group, key in ((tree, "runs_dir"), (tree, "schema_file"), (tree.get("log"), "path")):
-        if isinstance(group, dict) and isinstance(group.get(key), str):
-            group[key] = os.path.expanduser(group[key])
     return config_from_json(json.dumps(tree))
 
 

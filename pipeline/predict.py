@@ -16,6 +16,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from schemas.errors import one_line
 from schemas.tfmd import SCHEMA_ASSET, SERVING, features_in
+from schemas.whole import as_integer
 
 MAX_LINE_BYTES = 16 << 20
 _CHUNK_BYTES = 1 << 18
@@ -229,9 +230,7 @@ def _fill(target: tf.train.Feature, feature: schema_pb2.Feature, values: list[An
     if most and len(values) > most:
         raise RequestError(f"{feature.name} has {len(values)} values, at most {most} can be")
     if feature.type == schema_pb2.FeatureType.INT:
-        # As pandas writes integers beside a missing one; below 2**53 no two integers are one double.
-        is_whole = [type(value) is float and value.is_integer() and abs(value) < 2**53 for value in values]
-        values = [int(value) if whole else value for value, whole in zip(values, is_whole, strict=True)]
+        values = list(map(as_integer, values))
         _check(feature.name, values, "an int64", lambda value: type(value) is int and value in _INT64)
         target.int64_list.value.extend(values)
     elif feature.type == schema_pb2.FeatureType.FLOAT:

@@ -31,10 +31,11 @@ def find_schema(config: PipelineConfig, spec: FeatureSpec) -> pathlib.Path:
         schema = text_format.Parse(file.read_text(encoding="utf-8"), schema_pb2.Schema())
     except (text_format.ParseError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{file} is not a TFMD schema: {error}; {remedy}") from error
-    columns, wanted = _columns(schema), _columns(make_schema(spec))
+    made = make_schema(spec)
+    columns, wanted = _columns(schema), _columns(made)
     different = sorted(name for name in {*columns, *wanted} if columns.get(name) != wanted.get(name))
     if file == beside_spec and not different:  # one that stands elsewhere may have bounds of its own
-        different = _other_bounds(schema, spec)
+        different = _other_bounds(schema, made, spec)
     if different:
         raise ConfigError(
             f"schema {file} and feature spec {config.features} differ in {', '.join(different)}; {remedy} --force, "
@@ -55,11 +56,9 @@ def _columns(schema: schema_pb2.Schema) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def _other_bounds(schema: schema_pb2.Schema, spec: FeatureSpec) -> list[str]:
-    """Returns which bounds that the spec sets are others in the schema, which would go unnoticed."""
-    found, wanted = (
-        {feature.name: _bounds(feature, of) for feature in of.feature} for of in (schema, make_schema(spec))
-    )
+def _other_bounds(schema: schema_pb2.Schema, made: schema_pb2.Schema, spec: FeatureSpec) -> list[str]:
+    """Returns which bounds that the spec sets are others in the schema than in the one made of it: nobody would see."""
+    found, wanted = ({feature.name: _bounds(feature, of) for feature in of.feature} for of in (schema, made))
     return [
         f"{name} of {feature.name}"
         for feature in spec.features

@@ -10,7 +10,7 @@ import os
 import pathlib
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import NoReturn
 
@@ -114,7 +114,7 @@ def score_log(config: PipelineConfig, log: pathlib.Path, out: pathlib.Path, mode
                 f"{counts.rows:,} of {num_rows + counts.rows:,} rows are bad, more than log.max_bad_fraction = "
                 f"{config.log.max_bad_fraction:.2%}: {counts.top()}; all are in {beside}"
             )
-        absent = _find_absent(outcome, config, spec, work) if num_rows else ()
+        absent = _find_absent(outcome, work, config.log.columns) if num_rows else ()
         for index, (path, _) in enumerate(shards):
             os.rename(path, done / f"part-{index:05d}-of-{len(shards):05d}.parquet")
         os.rename(done, out)
@@ -184,8 +184,8 @@ def _form(feature: schema_pb2.Feature) -> str:
     return kind if feature.value_count.max == 1 else f"a list of {kind}"
 
 
-def _find_absent(outcome: Outcome, config: PipelineConfig, spec: FeatureSpec, work: ScorePortion) -> tuple[str, ...]:
-    wanted = [column for column in work.columns if column.name != spec.timestamp]
+def _find_absent(outcome: Outcome, work: ScorePortion, sources: Mapping[str, str]) -> tuple[str, ...]:
+    wanted = [column for column in work.columns if column.name != work.timestamp]
     valued = {name for report in outcome.reports.values() for name in report.valued}
     absent = [column.source for column in wanted if column.name not in valued]
     if valued.isdisjoint(column.name for column in wanted):
@@ -194,8 +194,9 @@ def _find_absent(outcome: Outcome, config: PipelineConfig, spec: FeatureSpec, wo
             "which says how the log names them"
         )
     # What is to be scored may well have none; but then nobody says how it is named.
-    if spec.timestamp in config.log.columns and spec.timestamp not in valued:
-        absent.append(config.log.columns[spec.timestamp])
+    named = sources.get(work.timestamp or "")
+    if named and work.timestamp not in valued:
+        absent.append(named)
     if work.key and KEY not in valued:
         absent.append(work.key)
     return tuple(dict.fromkeys(absent))

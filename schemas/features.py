@@ -110,7 +110,7 @@ class IdSequence:
             not self.target or self.pooling == "target_attention",
             f"{self.name}: target goes with pooling target_attention, not {self.pooling}",
         )
-        _require_integer(self, "max_length")
+        _require_number(self, "max_length", numbers.Integral)
         _require(self.max_length > 0, f"{self.name}: max_length is {self.max_length}, must be positive")
         _require_one_of(self.name, "pooling", self.pooling, Pooling)
 
@@ -150,7 +150,7 @@ class NumericFeature:
         _check_raw(self, NumberType)
         _require_one_of(self.name, "normalization", self.normalization, Normalization)
         if self.normalization == "quantile_buckets":
-            _require_integer(self, "num_buckets")
+            _require_number(self, "num_buckets", numbers.Integral)
             _require(self.num_buckets > 1, f"{self.name}: num_buckets is {self.num_buckets}, must be at least 2")
         else:
             _require(
@@ -424,9 +424,9 @@ def _check_id(feature: IdFeature | IdSequence) -> None:
         feature.hashing == "bytes" or feature.dtype == "int64",
         f"{feature.name}: hashing {feature.hashing} needs dtype int64, not {feature.dtype}",
     )
-    _require_integer(feature, "num_hashes")
+    _require_number(feature, "num_hashes", numbers.Integral)
     _require(feature.num_hashes in (1, 2), f"{feature.name}: num_hashes is {feature.num_hashes}, must be 1 or 2")
-    _require_integer(feature, "num_buckets")
+    _require_number(feature, "num_buckets", numbers.Integral)
     _require(feature.num_buckets > 0, f"{feature.name}: num_buckets is {feature.num_buckets}, must be positive")
     _require(
         isinstance(feature.domain, list | tuple) and all(isinstance(value, str) for value in feature.domain),
@@ -439,22 +439,12 @@ def _check_id(feature: IdFeature | IdSequence) -> None:
     )
 
 
-def _require_integer(feature: Feature, setting: str) -> None:
-    """Makes Python's own integer of NumPy's, which JSON does not know."""
-    value = getattr(feature, setting)
-    _require(
-        isinstance(value, numbers.Integral) and not isinstance(value, bool),
-        f"{feature.name}: {setting} is {value!r}, must be an integer",
-    )
-    object.__setattr__(feature, setting, int(value))
-
-
-def _require_number(feature: Feature, setting: str) -> None:
+def _require_number(feature: Feature, setting: str, kind: type = numbers.Real) -> None:
     """Makes Python's own number of NumPy's, which JSON does not know."""
     value = getattr(feature, setting)
     _require(
-        isinstance(value, numbers.Real) and not isinstance(value, bool),
-        f"{feature.name}: {setting} is {value!r}, must be a number",
+        isinstance(value, kind) and not isinstance(value, bool),
+        f"{feature.name}: {setting} is {value!r}, must be {'an integer' if kind is numbers.Integral else 'a number'}",
     )
     object.__setattr__(feature, setting, int(value) if isinstance(value, numbers.Integral) else float(value))
 

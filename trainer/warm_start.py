@@ -221,11 +221,10 @@ def _variables(model: DeepFM) -> dict[str, Kept]:
     own = ("seed_generator_state", "learning_rate", "iteration")
     rest = model.optimizer.rest
     by_path = {variable.path: variable for variable in model.variables}
-    nameless = 0
+    numbers = itertools.count()
     for variable in rest.variables:
         # Keras numbers a variable without a name through its process, as Nadam's product of momentums.
-        by_path[variable.path if "/" in variable.path else f"{rest.name}/{nameless}"] = variable
-        nameless += "/" not in variable.path
+        by_path[variable.path if "/" in variable.path else f"{rest.name}/{next(numbers)}"] = variable
     variables = {
         path: Kept(tables[path].shape, tables[path].numpy, tables[path].assign) if path in tables else _kept(variable)
         for path, variable in by_path.items()

@@ -21,7 +21,7 @@ from tfx.dsl.io import fileio
 
 from components.impression_log_example_gen.check import find, flatten
 from components.impression_log_example_gen.log import LogError
-from components.impression_log_example_gen.values import WHOLE_DOUBLES
+from schemas.whole import are_whole
 
 _SEEDS = ("impression_key_0", "impression_key_1")  # the length is SipHash's
 _BUFFERED_ROWS = 250_000
@@ -54,8 +54,7 @@ def _to_text(keys: pa.Array, source: str) -> pa.Array:
     if types.is_floating(keys.type):
         numbers = keys.to_numpy(zero_copy_only=False)
         is_key = ~np.isnan(numbers)
-        most = min(WHOLE_DOUBLES, 2 ** (np.finfo(numbers.dtype).nmant + 1))
-        wrong = numbers[is_key & ~((np.abs(numbers) < most) & (np.floor(numbers) == numbers))]
+        wrong = numbers[is_key & ~are_whole(numbers)]
         if len(wrong):
             raise LogError(
                 f"log.key: {wrong[0]:.17g} in {source} is a {keys.type}, which is no integer or may stand for several: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import json
 import os
@@ -112,7 +113,7 @@ def put_aside(outcome: Outcome, path: str) -> Counts:
         How many rows are bad, and why.
     """
     counts = Counts()
-    estimates = outcome.estimate_corrupt_rows()
+    estimates = outcome.corrupt_rows
     if fileio.exists(path):
         fileio.remove(path)
     if not estimates and not any(report.quarantine for report in outcome.reports.values()):
@@ -165,28 +166,28 @@ def _judge(
     if counts.rows:
         logging.warning("%d of %d rows are bad: %s; all are in %s", counts.rows, num_rows, counts.top(), bad_rows)
     _judge_rows("the log", counts, num_rows, max_bad_fraction, bad_rows)
+    of_splits = _count_by_split(outcome)
     for split, number in num_examples.items():
         if not number:
             raise LogError(f"the {split} split has no good row: correct the log; its bad rows are in {bad_rows}")
         # What the newest day has wrong is little beside all days. Of few rows, two bad ones are no writer gone wrong.
-        in_split = _count_bad_rows(outcome, split)
+        in_split = of_splits[split]
         if number + in_split.rows >= _ROWS_TO_JUDGE:
             _judge_rows(f"the {split} split", in_split, number + in_split.rows, max_bad_fraction, bad_rows)
 
 
-def _count_bad_rows(outcome: Outcome, split: str) -> Counts:
-    """Returns the bad rows of a split; those of a corrupt file that has rows of both splits, too, are in neither."""
-    counts = Counts()
+def _count_by_split(outcome: Outcome) -> dict[str, Counts]:
+    """Returns the bad rows of each split; those of a corrupt file that has rows of both are in neither."""
+    counts: dict[str, Counts] = collections.defaultdict(Counts)
+    splits_of: dict[pathlib.Path, set[str]] = collections.defaultdict(set)
     for portion, report in outcome.reports.items():
-        for count in report.counts.by_key.values() if portion.split == split else ():
-            counts.add(count)
-    splits_of: dict[pathlib.Path, set[str]] = {}
-    for portion in outcome.reports:
+        for count in report.counts.by_key.values():
+            counts[portion.split].add(count)
         for piece in portion.pieces:
-            splits_of.setdefault(piece.file, set()).add(portion.split)
-    for file, rows in outcome.estimate_corrupt_rows().items():
-        if splits_of[file] == {split}:
-            counts.add(Count(CORRUPT, None, rows, str(file)))
+            splits_of[piece.file].add(portion.split)
+    for file, rows in outcome.corrupt_rows.items():
+        if len(splits_of[file]) == 1:
+            counts[min(splits_of[file])].add(Count(CORRUPT, None, rows, str(file)))
     return counts
 
 

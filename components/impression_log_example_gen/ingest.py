@@ -48,8 +48,9 @@ class Outcome:
     corrupt: dict[pathlib.Path, Corrupt]
     rows_of_file: dict[pathlib.Path, int]
 
-    def estimate_corrupt_rows(self) -> dict[pathlib.Path, int]:
-        """Returns as how many rows each corrupt file counts; see `estimate_rows`."""
+    @functools.cached_property
+    def corrupt_rows(self) -> dict[pathlib.Path, int]:
+        """As how many rows each corrupt file counts; see `estimate_rows`."""
         sizes = {file: file.stat().st_size for file in (*self.rows_of_file, *self.corrupt)}
         seen = {file: corrupt.num_rows for file, corrupt in self.corrupt.items()}
         return estimate_rows(seen, self.rows_of_file, sizes)

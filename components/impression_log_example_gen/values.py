@@ -11,6 +11,7 @@ from pyarrow import types
 
 from components.impression_log_example_gen import quarantine
 from components.impression_log_example_gen.columns import PER_SECOND, Column
+from schemas.whole import are_whole
 
 ARROW_TYPES = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.large_binary()}
 _MAX_INT64 = 2**63 - 1
@@ -19,8 +20,7 @@ _SECOND_OF_1990 = 631_152_000  # seconds, or milliseconds, of these days that ar
 # Text that is surely a number, to Arrow as well; what is neither is asked of Arrow, one by one.
 _PLAIN = {pa.int64(): "^-?[0-9]{1,18}$", pa.float64(): r"^-?[0-9]{1,18}(\.[0-9]{1,18})?$"}
 _WHOLE = "^-?[0-9]+$"
-WHOLE_DOUBLES = 2**53  # below it no two integers are one double
-_WHOLE_AS_DOUBLE = r"^(-?(?:[0-9]{1,15}|[0-8][0-9]{15}))\.0*$"  # of 16 digits those that are surely below that
+_WHOLE_AS_DOUBLE = r"^(-?(?:[0-9]{1,15}|[0-8][0-9]{15}))\.0*$"  # of 16 digits those that are surely below 2**53
 _PER_SECOND_OF_ARROW = {**PER_SECOND, "ns": 10**9}
 
 Wrong = list[tuple[int, str]]
@@ -92,7 +92,7 @@ def _whole(values: pa.Array, per_second: int) -> tuple[pa.Array, Wrong]:
     """Returns doubles as integers, where they are whole: that is how pandas keeps integers beside a missing one."""
     numbers = values.to_numpy()
     is_finite = np.isfinite(numbers)
-    is_whole = (np.abs(numbers) < WHOLE_DOUBLES) & (numbers == np.floor(numbers))
+    is_whole = are_whole(numbers)
     integers = np.where(is_whole, numbers, 0).astype(np.int64) // max(per_second, 1)
     wrong = _merge(_at(~is_finite, quarantine.NOT_FINITE), _at(is_finite & ~is_whole, quarantine.WRONG_TYPE))
     return pa.array(integers), wrong

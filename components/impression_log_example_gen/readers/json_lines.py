@@ -19,7 +19,7 @@ from components.impression_log_example_gen.columns import Column
 from components.impression_log_example_gen.quarantine import INVALID_UTF8, OVER_INT64, UNPARSABLE, WRONG_TYPE, BadRow
 from components.impression_log_example_gen.readers.lines import Lines, open_text, read_blocks
 from components.impression_log_example_gen.readers.rows import Rows
-from components.impression_log_example_gen.values import WHOLE_DOUBLES
+from schemas.whole import as_integer
 
 _NARROWEST_FIRST = ("int64", "string", "float32", None)
 _TYPES = {"int64": pa.int64(), "float32": pa.float64(), "string": pa.string()}
@@ -150,8 +150,8 @@ def _convert(value: Any, column: Column) -> Any:
             return value.encode()
         except UnicodeEncodeError:
             raise _BadValueError(INVALID_UTF8) from None
-    if column.dtype == "int64" and isinstance(value, float) and value.is_integer() and abs(value) < WHOLE_DOUBLES:
-        value = int(value)  # as pandas writes integers beside a missing one
+    if column.dtype == "int64":
+        value = as_integer(value)
     if column.dtype == "int64" and isinstance(value, int):
         if not -(2**63) <= value < 2**63:
             raise _BadValueError(OVER_INT64)
